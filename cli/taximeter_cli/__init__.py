@@ -1,0 +1,1 @@
+"""The taximeter command and the embedded stack."""

@@ -1,0 +1,1 @@
+"""The database side: models, migrations, the ledger."""

@@ -1,0 +1,1 @@
+"""Prepaid metering for AI usage: record usage, check the flag."""

@@ -1,0 +1,1 @@
+"""The worker side: usage consumer, price book, flags, metrics."""
