@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 
+from taximeter_db import rows
 from taximeter_db.errors import DatabaseUnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -66,9 +67,11 @@ def booking_connection(url: str) -> Connection[tuple[Any, ...]]:
     switched off on this connection.
     """
     conn = connect(url, application_name="taximeter booking")
+    rows.register(conn)
     conn.execute(
         "SET search_path = taximeter, pg_catalog; SET enable_hashjoin = off; SET enable_mergejoin = off;"
         "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off; SET synchronous_commit = on;"
         "SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '30s'; SET timezone = 'UTC'"
     )
+    conn.prepare_threshold = 0  # the same few statements for ever; PgBouncer needs 1.21 or session pooling
     return conn

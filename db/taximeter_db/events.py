@@ -1,0 +1,134 @@
+"""What goes into the ledger and what comes out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from taximeter_db.money import status_of
+
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_HASHED_VERSION: Final = "8"
+"""UUID version of keys made by hashing; an id that is a canonical UUID of this very version is hashed like any other."""
+
+
+def event_key(event_id: str) -> bytes:
+    """The 16 bytes under which an event id is remembered.
+
+    A canonical (lower-case, hyphenated) UUID stands for itself, so that time-ordered ids land on one edge of the
+    index. Anything else is hashed (BLAKE2b) into UUID version 8, which no id of the first kind can have. Should two
+    ids ever meet in one key, their fingerprints differ, since those cover the id: a conflict, never a lost event.
+    """
+    if len(event_id) == 36 and event_id[14] != _HASHED_VERSION and _CANONICAL_UUID.fullmatch(event_id):
+        return bytes.fromhex(event_id.replace("-", ""))
+    digest = bytearray(hashlib.blake2b(event_id.encode(), digest_size=16, person=b"taximeter key").digest())
+    digest[6] = 0x80 | (digest[6] & 0x0F)
+    digest[8] = 0x80 | (digest[8] & 0x3F)
+    return bytes(digest)
+
+
+class Usage(msgspec.Struct, gc=False):
+    """A usage event, decoded and priced: ready to book.
+
+    `cost` is in picodollars, `occurred_at` in microseconds since the Unix epoch, `key` from `event_key`,
+    `fingerprint` 16 bytes over id, type and data. `payload` is the JSON object of input, output and metadata as
+    given; `raw` the event as received, kept in case it must be quarantined.
+    """
+
+    workspace_id: str
+    event_id: str
+    key: bytes
+    fingerprint: bytes
+    tool: str
+    provider: str | None
+    model: str | None
+    quantities: dict[str, int | Decimal]
+    occurred_at: int
+    payload: bytes | None
+    raw: bytes
+    cost: int = 0
+    price_version: int = 0
+
+
+class Payment(msgspec.Struct, gc=False):
+    """A payment event, decoded: ready to book. `amount` is in picodollars, negative for an adjustment alone."""
+
+    workspace_id: str
+    payment_id: str
+    fingerprint: bytes
+    kind: str
+    amount: int
+    transaction: dict[str, str] | None
+    note: str | None
+    occurred_at: int
+    raw: bytes
+
+
+class Rejected(msgspec.Struct, gc=False):
+    """What cannot be booked, kept whole: a reason code, a sentence for a person, and the bytes as received.
+
+    `kind` is ``usage``, ``payment`` or ``message`` (when it is not even known to be an event).
+    """
+
+    reason: str
+    detail: str
+    event: bytes
+    content_type: str | None = None
+    workspace_id: str | None = None
+    event_id: str | None = None
+    kind: str = "message"
+
+
+class WorkspaceState(msgspec.Struct, gc=False):
+    """A workspace after a commit: what its flag must say. Amounts in picodollars, `recorded_at` in microseconds."""
+
+    workspace_id: str
+    balance: int
+    minimum: int
+    low: int
+    usage_count: int
+    payment_count: int
+    version: int
+    epoch: int
+    recorded_at: int
+
+    @property
+    def status(self) -> str:
+        """``sufficient``, ``low`` or ``insufficient``."""
+        return status_of(self.balance, self.minimum, self.low)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether AI is enabled: the balance has not fallen below the minimum."""
+        return self.balance >= self.minimum
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What happens to a workspace that was never seen, and the limits (picodollars) that a new one gets."""
+
+    quarantine_unknown: bool = False
+    minimum: int = -120_000_000_000
+    low: int = 0
+
+
+class Outcome(msgspec.Struct):
+    """What became of a batch.
+
+    `states` holds every workspace that it touched, those with duplicates alone included, each in its newest state.
+    `rejected` counts all that went to quarantine by reason; `refused` are those that the ledger itself turned down.
+    """
+
+    states: dict[str, WorkspaceState] = msgspec.field(default_factory=dict)
+    usages_booked: int = 0
+    usages_duplicate: int = 0
+    payments_booked: int = 0
+    payments_duplicate: int = 0
+    cost: int = 0
+    amount: int = 0
+    rejected: Counter[str] = msgspec.field(default_factory=Counter)
+    refused: list[Rejected] = msgspec.field(default_factory=list)

@@ -1,0 +1,87 @@
+"""What booking usages and booking payments share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from psycopg import Connection
+
+from taximeter_db.events import Outcome, Rejected, WorkspaceState
+from taximeter_db.money import from_numeric_text
+from taximeter_db.sql import statement
+
+_PARK = statement("park")
+
+
+class MissingWorkspacesError(Exception):
+    """A batch names workspaces that do not exist yet; its transaction was rolled back."""
+
+    def __init__(self, workspace_ids: Iterable[str]) -> None:
+        self.workspace_ids = list(workspace_ids)
+        super().__init__(f"{len(self.workspace_ids)} workspaces do not exist")
+
+
+def state_from_row(row: Sequence[Any]) -> WorkspaceState:
+    """A row of debit_workspaces, credit_workspaces or read_states.sql as a state."""
+    workspace_id, balance, minimum, low, usage_count, payment_count, version, epoch, recorded_at = row
+    return WorkspaceState(
+        workspace_id,
+        from_numeric_text(balance),
+        from_numeric_text(minimum),
+        from_numeric_text(low),
+        usage_count,
+        payment_count,
+        version,
+        epoch,
+        recorded_at,
+    )
+
+
+def conflict(kind: str, workspace_id: str, event_id: str, booked: bytes | None, given: bytes, raw: bytes) -> Rejected:
+    """An event whose id was used before for other content; `booked` is None where both came in one batch."""
+    first = f"fingerprint {booked.hex()}" if booked else "an earlier event of the same batch"
+    return Rejected(
+        reason="id_conflict",
+        detail=(
+            f"The id was used before in workspace {workspace_id} for other content ({first}, this one "
+            f"{given.hex()}). The first stays booked. If this is another {kind}, publish it under an id of its own."
+        ),
+        event=raw,
+        content_type="application/cloudevents+json",
+        workspace_id=workspace_id,
+        event_id=event_id,
+        kind=kind,
+    )
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL's text holds neither NUL nor lone surrogates; a reason must never fail to be stored.
+    return text.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+def park(conn: Connection[Any], rejected: Sequence[Rejected], outcome: Outcome) -> None:
+    """Put events into quarantine, in the current transaction if there is one."""
+    if not rejected:
+        return
+    # Two tables of one batch can hold the same bytes; the statement must see each once.
+    by_digest = {hashlib.blake2b(entry.event, digest_size=16).digest(): entry for entry in rejected}
+    entries = sorted(by_digest.items())
+    conn.execute(
+        _PARK,
+        {
+            "kinds": [entry.kind for _, entry in entries],
+            "workspace_ids": [entry.workspace_id for _, entry in entries],
+            "event_ids": [entry.event_id for _, entry in entries],
+            "reasons": [entry.reason for _, entry in entries],
+            "details": [_storable(entry.detail) for _, entry in entries],
+            "events": [entry.event for _, entry in entries],
+            "content_types": [
+                None if entry.content_type is None else _storable(entry.content_type) for _, entry in entries
+            ],
+            "digests": [digest for digest, _ in entries],
+        },
+    )
+    for entry in rejected:
+        outcome.rejected[entry.reason] += 1

@@ -1,0 +1,152 @@
+"""Booking payments: few and important, so plain statements; one transaction for a batch.
+
+The payments' own primary key is the idempotency key. Two workers that book the same payment at once collide on it;
+the loser's transaction is rolled back and repeated, and then finds the payment.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from taximeter_db import rows
+from taximeter_db.events import Outcome, Payment, Rejected, WorkspaceState
+from taximeter_db.ledger_common import MissingWorkspacesError, conflict, park, state_from_row
+from taximeter_db.sql import statement
+
+# not SQL arithmetic: a number of microseconds times an interval goes through a float there
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_CREDIT = statement("credit_workspaces")
+_READ_STATES = statement("read_states")
+_READ_PAYMENTS = statement("read_payments")
+_INSERT_PAYMENT = statement("insert_payment")
+
+
+def transact(
+    conn: Connection[Any],
+    payments: Sequence[Payment],
+    outcome: Outcome,
+    before_commit: Callable[[], None] | None,
+) -> None:
+    """Book payments in one transaction; `outcome` grows only once it has committed.
+
+    Raises:
+        MissingWorkspacesError: Some workspaces do not exist; nothing was booked.
+        psycopg.errors.UniqueViolation: Another worker booked one of them meanwhile; call again.
+    """
+    mine = Outcome()
+    with conn.transaction():
+        new, conflicts, duplicates = _sort_out(conn, payments)
+        touched = sorted({payment.workspace_id for payment in new})
+        if touched:
+            mine.states = _credit(conn, new, touched)
+            _append(conn, new, mine.states)
+        park(conn, conflicts, mine)
+        if before_commit is not None:
+            before_commit()
+        for state in _states(conn, {payment.workspace_id for payment in duplicates} - set(touched)):
+            mine.states[state.workspace_id] = state
+    outcome.states.update(mine.states)
+    outcome.payments_booked += len(new)
+    outcome.payments_duplicate += len(duplicates)
+    outcome.amount += sum(payment.amount for payment in new)
+    outcome.rejected.update(mine.rejected)
+    outcome.refused.extend(conflicts)
+
+
+def _sort_out(
+    conn: Connection[Any], payments: Sequence[Payment]
+) -> tuple[list[Payment], list[Rejected], list[Payment]]:
+    """Tell new payments from conflicts and duplicates."""
+    booked = {
+        (workspace_id, payment_id): fingerprint.bytes
+        for workspace_id, payment_id, fingerprint in conn.execute(
+            _READ_PAYMENTS,
+            {
+                "workspace_ids": [payment.workspace_id for payment in payments],
+                "payment_ids": [payment.payment_id for payment in payments],
+            },
+        )
+    }
+    new: list[Payment] = []
+    conflicts: list[Rejected] = []
+    duplicates: list[Payment] = []
+    for payment in payments:
+        key = (payment.workspace_id, payment.payment_id)
+        known = booked.get(key)
+        if known is None:
+            booked[key] = payment.fingerprint
+            new.append(payment)
+        elif known == payment.fingerprint:
+            duplicates.append(payment)
+        else:
+            conflicts.append(
+                conflict("payment", payment.workspace_id, payment.payment_id, known, payment.fingerprint, payment.raw)
+            )
+    return new, conflicts, duplicates
+
+
+def _credit(conn: Connection[Any], new: Sequence[Payment], touched: Sequence[str]) -> dict[str, WorkspaceState]:
+    amounts = dict.fromkeys(touched, 0)
+    counts = dict.fromkeys(touched, 0)
+    for payment in new:
+        amounts[payment.workspace_id] += payment.amount
+        counts[payment.workspace_id] += 1
+    found = conn.execute(
+        _CREDIT,
+        {
+            "workspace_ids": rows.TextArray([rows.text(name) for name in touched]),
+            "amounts": rows.NumericArray([amounts[name] for name in touched]),
+            "payments": rows.BigintArray([counts[name] for name in touched]),
+        },
+    ).fetchall()
+    states = {row[0]: state_from_row(row) for row in found}
+    if len(states) != len(touched):
+        raise MissingWorkspacesError(name for name in touched if name not in states)
+    return states
+
+
+def _append(conn: Connection[Any], new: Sequence[Payment], states: dict[str, WorkspaceState]) -> None:
+    totals: dict[str, list[int]] = {}
+    for payment in new:
+        sums = totals.setdefault(payment.workspace_id, [0, 0])
+        sums[0] += payment.amount
+        sums[1] += 1
+    running = {
+        name: [states[name].balance - amount, states[name].payment_count - count]
+        for name, (amount, count) in totals.items()
+    }
+    values = []
+    for payment in new:
+        current = running[payment.workspace_id]
+        current[0] += payment.amount
+        current[1] += 1
+        state = states[payment.workspace_id]
+        values.append(
+            {
+                "workspace_id": payment.workspace_id,
+                "payment_id": payment.payment_id,
+                "seq": current[1],
+                "entry": current[1] + state.usage_count,
+                "kind": payment.kind,
+                "amount": rows.Numeric(payment.amount),
+                "balance_after": rows.Numeric(current[0]),
+                "transaction": None if payment.transaction is None else Jsonb(payment.transaction),
+                "note": payment.note,
+                "fingerprint": payment.fingerprint.hex(),
+                "occurred_at": _EPOCH + dt.timedelta(microseconds=payment.occurred_at),
+                "recorded_at": _EPOCH + dt.timedelta(microseconds=state.recorded_at),
+            }
+        )
+    conn.cursor().executemany(_INSERT_PAYMENT, values)
+
+
+def _states(conn: Connection[Any], workspace_ids: set[str]) -> list[WorkspaceState]:
+    if not workspace_ids:
+        return []
+    found = conn.execute(_READ_STATES, {"workspace_ids": sorted(workspace_ids)}).fetchall()
+    return [state_from_row(row) for row in found]
