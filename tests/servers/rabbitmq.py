@@ -68,10 +68,10 @@ class RabbitMQ:
         if self.running:
             return
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.port, self.management_port, self._epmd_port, self._distribution_port = (
-            free_port(port or None)
-            for port in (self.port, self.management_port, self._epmd_port, self._distribution_port)
+        self.port, self.management_port, self._distribution_port = (
+            free_port(port or None) for port in (self.port, self.management_port, self._distribution_port)
         )
+        self._epmd_port = self._epmd_port or free_port()
         self._prepare()
         if self._epmd is None or self._epmd.poll() is not None:
             epmd = ["epmd", "-port", str(self._epmd_port), "-address", LOOPBACK]
