@@ -1,0 +1,9 @@
+-- Reads the next workspaces by id, for a rebuild of the flags. Locks: nothing.
+SELECT w.workspace_id, w.balance::text, w.minimum_balance::text, w.low_balance_threshold::text,
+       w.usage_count, w.payment_count, w.version,
+       (SELECT epoch FROM taximeter.ledger_state),
+       (extract(epoch FROM w.updated_at) * 1000000)::bigint
+FROM taximeter.workspaces AS w
+WHERE w.workspace_id > %(after)s
+ORDER BY w.workspace_id
+LIMIT %(limit)s
