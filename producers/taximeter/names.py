@@ -19,6 +19,18 @@ DEAD_EXCHANGE: Final = "taximeter.dead"
 """Fanout exchange for messages that RabbitMQ gave up on (delivery limit)."""
 DEAD_QUEUE: Final = "taximeter.dead"
 
+QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {
+    "x-queue-type": "quorum",
+    "x-dead-letter-exchange": DEAD_EXCHANGE,
+    # Dead-lettering that waits for a confirm, so that a message is never between two queues; it needs reject-publish.
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+    # RabbitMQ 4 gives up after 20 deliveries by default; a worker that is killed again and again must not cost good messages.
+    "x-delivery-limit": 1000,
+}
+"""Arguments of both queues on RabbitMQ. Whoever declares them must declare them alike."""
+DEAD_QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {"x-queue-type": "quorum"}
+
 CONTENT_TYPE_EVENT: Final = "application/cloudevents+json"
 """One CloudEvent in JSON structured mode."""
 CONTENT_TYPE_BATCH: Final = "application/cloudevents-batch+json"
