@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,10 @@ from sqlalchemy.exc import OperationalError
 
 from taximeter_db.connect import connection
 from taximeter_db.errors import DatabaseUnavailableError, SchemaError
+
+# Alembic keeps its environment in module globals: one migration at a time in a process. Other processes wait in the
+# database, on the advisory lock of migrations/env.py.
+_one_at_a_time = threading.Lock()
 
 
 def config(url: str) -> Config:
@@ -48,7 +53,8 @@ def upgrade(url: str, revision: str = "head") -> None:
         DatabaseUnavailableError: PostgreSQL cannot be reached, or a lock was not to be had within 5 seconds.
     """
     try:
-        command.upgrade(config(url), revision)
+        with _one_at_a_time:
+            command.upgrade(config(url), revision)
     except OperationalError as error:
         cause = re.sub(r"\s+", " ", str(error.orig)).strip()
         raise DatabaseUnavailableError(f"The schema could not be upgraded: {cause}. Nothing was changed.") from error
