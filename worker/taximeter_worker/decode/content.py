@@ -1,0 +1,76 @@
+"""What an event says, apart from how it was written: its payload as stored and its fingerprint.
+
+The fingerprint decides for ever whether a repeated id is a retry or a conflict, so its form is fixed: see
+docs/decisions/0050-fingerprint-of-an-event.md before changing a byte of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from taximeter import names
+
+FINGERPRINT_BYTES: Final = 16
+
+Members = list[tuple[bytes, bytes]]
+"""Names (quoted, as written) and values (as written) of what is stored but not priced."""
+
+_EMPTY: Final = hashlib.blake2b(digest_size=FINGERPRINT_BYTES)
+_head = msgspec.json.Encoder(order="sorted", decimal_format="number").encode
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_name = msgspec.json.Decoder(str).decode
+
+
+def payload(members: Members) -> bytes | None:
+    """The JSON object to store, each value byte for byte as it was given; None if there is none."""
+    if not members:
+        return None
+    return b"{" + b",".join([name + b":" + value for name, value in members]) + b"}"
+
+
+def usage_fingerprint(
+    event_id: str,
+    tool: str,
+    provider: str | None,
+    model: str | None,
+    quantities: dict[str, int | Decimal],
+    members: Members,
+) -> bytes:
+    """16 bytes over id and content of a usage.
+
+    The id is in it so that two ids whose keys collide end as a conflict (`taximeter_db.events.event_key`). Quantities are in their normalised form. Key order, white space and escapes do not matter anywhere.
+    """
+    digest = _EMPTY.copy()
+    digest.update(_head((names.USAGE_TYPE, event_id, tool, provider, model, quantities)))
+    if members:
+        # The head is one JSON array and the members are length-prefixed: no two contents share an encoding.
+        for name, value in sorted((canonical(name), canonical(value)) for name, value in members):
+            digest.update(b"%d:%b%d:%b" % (len(name), name, len(value), value))
+    return digest.digest()
+
+
+def payment_fingerprint(
+    event_id: str, amount: int, kind: str, transaction: dict[str, str] | None, note: str | None
+) -> bytes:
+    """16 bytes over id and content of a payment; ``amount`` in picodollars."""
+    digest = _EMPTY.copy()
+    digest.update(_head((names.PAYMENT_TYPE, event_id, str(amount), kind, transaction, note)))
+    return digest.digest()
+
+
+def canonical(value: bytes) -> bytes:
+    """One form for all ways to write a JSON value: keys sorted, no white space, the fewest escapes.
+
+    Numbers keep their digits. What msgspec cannot hold (lone surrogates, integers beyond 64 bits) stays as it
+    was written; it cannot be mistaken for a canonical form, since that can always be decoded.
+    """
+    if value[0] == 0x22 and b"\\" not in value:
+        return value
+    try:
+        return _head(_decode(value))
+    except (msgspec.MsgspecError, ArithmeticError, ValueError, RecursionError):
+        return value

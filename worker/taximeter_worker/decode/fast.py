@@ -1,0 +1,161 @@
+"""The way nearly every usage takes: typed decoding in C and a handful of checks.
+
+It says yes or nothing at all. Whatever it has the slightest doubt about goes to `careful`, which knows why. Both
+must agree on every event that this one takes; tests/worker/test_decode_agreement.py holds them to it.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from taximeter import names
+from taximeter_db import ledger
+from taximeter_worker.decode import base, clock, content, fields, numbers, scan
+from taximeter_worker.decode.base import Limits
+
+
+class _Data(msgspec.Struct, gc=False):
+    tool: str
+    quantities: dict[str, Any]
+    provider: str | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    input: Raw | UnsetType = UNSET
+    output: Raw | UnsetType = UNSET
+    metadata: Raw | UnsetType = UNSET
+
+
+class _Event(msgspec.Struct, gc=False):
+    specversion: Literal["1.0"]
+    id: str
+    type: Literal["taximeter.usage.v1"]
+    subject: str
+    time: str
+    data: _Data
+    source: str | UnsetType = UNSET
+    datacontenttype: str | UnsetType = UNSET
+
+
+# Decimal as a hook is exact, and however large an exponent it stays a number.
+_decode = msgspec.json.Decoder(_Event, float_hook=Decimal).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+_QUOTES: Final = 2 * (6 + 5 + 2 + 1)
+"""Quotes of the least usage: six names with five texts in the envelope, ``tool`` with its text, ``quantities``."""
+
+DOUBTS: Final = (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError)
+"""What the parts raise when an event is not for the fast way."""
+
+
+def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
+    """Read a usage event from its bytes, which must be valid UTF-8; None when in doubt.
+
+    ``latest`` is the last acceptable time in microseconds.
+
+    Raises:
+        msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError: Doubts too; see `DOUBTS`.
+    """
+    event = _decode(raw)
+    data = event.data
+    event_id, workspace_id, quantities = event.id, event.subject, data.quantities
+    # Names that came twice vanish in decoding, and so do unknown ones; but every name and text has its two quotes,
+    # so that their number tells. An escaped quote counts too: a false alarm, never a missed one.
+    quotes = _QUOTES + 2 * len(quantities)
+    if event.source is not UNSET:
+        quotes += 4
+    if event.datacontenttype is not UNSET:
+        quotes += 4
+    provider, model = data.provider, data.model
+    if provider is UNSET:
+        provider = None
+    else:
+        quotes += 2 if provider is None else 4
+    if model is UNSET:
+        model = None
+    else:
+        quotes += 2 if model is None else 4
+    members: content.Members = []
+    if data.input is not UNSET or data.output is not UNSET or data.metadata is not UNSET:
+        members = _members(data, limits.depth_max)
+        quotes += sum(2 + value.count(b'"') for _, value in members)
+    _check_workspace(workspace_id)
+    _check_names(tool := data.tool, provider, model)
+    occurred_at = clock.micros(event.time)
+    if (
+        raw.count(b'"') != quotes
+        or len(raw) > limits.event_bytes_max
+        or occurred_at > latest
+        or not 0 < len(quantities) <= limits.units_max
+        or not fields.is_event_id(event_id)
+    ):
+        return None
+    for unit, quantity in quantities.items():
+        _check_unit(unit)
+        if type(quantity) is not int:
+            if type(quantity) is not Decimal or not 0 <= quantity <= base.QUANTITY_MAX:
+                return None
+            exact = numbers.normalised(quantity)
+            if exact is None:
+                return None
+            quantities[unit] = exact
+        elif not 0 <= quantity <= base.QUANTITY_MAX:
+            return None
+    return ledger.Usage(
+        workspace_id,
+        event_id,
+        ledger.event_key(event_id),
+        content.usage_fingerprint(event_id, tool, provider, model, quantities, members),
+        tool,
+        provider,
+        model,
+        quantities,
+        occurred_at,
+        content.payload(members) if members else None,
+        raw,
+    )
+
+
+def _members(data: _Data, depth_max: int) -> content.Members:
+    """Input, output and metadata as written; ValueError when in doubt."""
+    members = []
+    for name, given in ((b'"input"', data.input), (b'"output"', data.output)):
+        if given is not UNSET:
+            members.append((name, bytes(given)))
+    if data.metadata is not UNSET:
+        metadata = bytes(data.metadata)
+        inner = _decode_members(metadata)
+        if metadata.count(b'"') != sum(2 + bytes(value).count(b'"') for value in inner.values()):
+            raise ValueError
+        members.append((b'"metadata"', metadata))
+    for _, value in members:
+        # Event and data are two levels above.
+        if value[0] in b"[{" and scan.deeper_than(value, depth_max - 2):
+            raise ValueError
+    return members
+
+
+# These remember good values only (an exception is never cached), so that what they hold is short.
+@lru_cache(maxsize=16384)
+def _check_workspace(text: str) -> None:
+    if not fields.is_workspace_id(text):
+        raise ValueError
+
+
+@lru_cache(maxsize=4096)
+def _check_unit(text: str) -> None:
+    if not fields.is_unit(text):
+        raise ValueError
+
+
+@lru_cache(maxsize=4096)
+def _check_names(tool: str, provider: str | None, model: str | None) -> None:
+    lengths = ((tool, names.TOOL_MAX), (provider, base.PROVIDER_MAX), (model, base.MODEL_MAX))
+    for text, length_max in lengths:
+        if text is not None and not (0 < len(text) <= length_max and fields.is_storable(text)):
+            raise ValueError
+    if tool.isspace():
+        raise ValueError

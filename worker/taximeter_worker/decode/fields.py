@@ -1,0 +1,191 @@
+"""The rules of the single fields, each with its code and its sentence.
+
+A reader takes a value as parsed, returns it in its stored form or raises `RefusedError`. Sentences name the field
+and never quote what a user typed or a model answered.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from taximeter import names
+from taximeter_db import money
+from taximeter_db.errors import AmountError
+from taximeter_worker.decode.base import NOTE_MAX, TRANSACTION_TEXT_MAX, UNIT_PATTERN, RefusedError
+from taximeter_worker.decode.numbers import Literal
+
+_WORKSPACE = re.compile(names.WORKSPACE_ID_PATTERN, re.ASCII)
+_UNIT = re.compile(UNIT_PATTERN, re.ASCII)
+_PLAIN_AMOUNT = re.compile(r"([+-]?)([0-9]++)(?:\.([0-9]++))?", re.ASCII)
+_AMOUNT_HINT: Final = 'Write it as a text of plain digits with a point, such as "25.00".'
+_AMOUNT_DECIMALS_MAX: Final = 12
+
+
+def is_workspace_id(text: str) -> bool:
+    """Whether a text can name a workspace."""
+    return _WORKSPACE.fullmatch(text) is not None
+
+
+def is_event_id(text: str) -> bool:
+    """Whether a text can be an event's id: printable ASCII and not blank."""
+    return 0 < len(text) <= names.EVENT_ID_MAX and text.isascii() and text.isprintable() and not text.isspace()
+
+
+def is_unit(text: str) -> bool:
+    """Whether a text can name a unit."""
+    return _UNIT.fullmatch(text) is not None
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold a text: no NUL, no lone surrogate."""
+    if "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words."""
+    if isinstance(value, Literal):
+        return "a number"
+    words = {dict: "an object", list: "an array", str: "a text", bool: "true or false", type(None): "null"}
+    return words.get(type(value), "an object")
+
+
+def shown(name: str) -> str:
+    """A field's name for a sentence: short and plain ASCII, whatever the event called it."""
+    return ascii(name[:64])[1:-1]
+
+
+def event_id(value: object) -> str:
+    """The ``id``: 1 to 255 printable ASCII characters, not blank.
+
+    Raises:
+        RefusedError: ``id_required``, ``bad_type``, ``id_too_long`` or ``id_charset``.
+    """
+    if value is None or (type(value) is str and (not value or value.isspace())):
+        raise RefusedError("id_required", "id is missing or blank; give every event an id of its own, best a UUIDv7.")
+    if type(value) is not str:
+        raise RefusedError("bad_type", f"id must be a text, not {kind_of(value)}; put it in quotes.")
+    if len(value) > names.EVENT_ID_MAX:
+        raise RefusedError("id_too_long", f"id has {len(value)} characters; at most {names.EVENT_ID_MAX} are allowed.")
+    if not is_event_id(value):
+        raise RefusedError(
+            "id_charset", "id holds control or non-ASCII characters; use printable ASCII, best a UUIDv7."
+        )
+    return value
+
+
+def workspace_id(value: object) -> str:
+    """The ``subject``: the workspace.
+
+    Raises:
+        RefusedError: ``workspace_required``, ``bad_type`` or ``workspace_charset``.
+    """
+    if value is None or (type(value) is str and (not value or value.isspace())):
+        raise RefusedError("workspace_required", "subject is missing or blank; it names the workspace to charge.")
+    if type(value) is not str:
+        raise RefusedError("bad_type", f"subject must be a text, not {kind_of(value)}; put it in quotes.")
+    if not is_workspace_id(value):
+        raise RefusedError(
+            "workspace_charset",
+            f"subject must be 1 to {names.WORKSPACE_ID_MAX} characters of A-Z a-z 0-9 . _ : - to name a workspace.",
+        )
+    return value
+
+
+def text(value: object, path: str, length_max: int) -> str | None:
+    """A text that goes into a column of its own; None when it is missing, null or empty.
+
+    Raises:
+        RefusedError: ``bad_type``, ``bad_text`` or ``text_too_long``.
+    """
+    if value is None or value == "":
+        return None
+    if type(value) is not str:
+        raise RefusedError("bad_type", f"{path} must be a text, not {kind_of(value)}.")
+    if not is_storable(value):
+        raise RefusedError("bad_text", f"{path} holds a NUL or a lone surrogate; remove it.")
+    if len(value) > length_max:
+        raise RefusedError("text_too_long", f"{path} has {len(value)} characters; at most {length_max} are allowed.")
+    return value
+
+
+def tool(value: object) -> str:
+    """The ``data.tool``, which is required.
+
+    Raises:
+        RefusedError: ``tool_required``, or as `text`.
+    """
+    name = text(value, "data.tool", names.TOOL_MAX)
+    if name is None or name.isspace():
+        raise RefusedError("tool_required", "data.tool is missing or blank; name the feature that was used.")
+    return name
+
+
+def payment_kind(value: object) -> str:
+    """The ``data.kind`` of a payment.
+
+    Raises:
+        RefusedError: ``bad_kind``.
+    """
+    if type(value) is str and value in names.PAYMENT_KINDS:
+        return value
+    raise RefusedError("bad_kind", f"data.kind must be one of {', '.join(names.PAYMENT_KINDS)}.")
+
+
+def amount(value: object, kind: str) -> int:
+    """The ``data.amount`` of a payment in picodollars, signed.
+
+    Raises:
+        RefusedError: ``amount_required``, ``bad_type``, ``bad_number``, ``too_precise``, ``out_of_range``,
+            ``zero_amount`` or ``negative_amount``.
+    """
+    if value is None:
+        raise RefusedError("amount_required", f"data.amount is missing. {_AMOUNT_HINT}")
+    if type(value) is not str:
+        reason = "bad_number" if value in ("NaN", "Infinity", "-Infinity") else "bad_type"
+        raise RefusedError(reason, f"data.amount must be a text, not {kind_of(value)}: {_AMOUNT_HINT}")
+    parts = _PLAIN_AMOUNT.fullmatch(value)
+    if parts is None:
+        raise RefusedError("bad_number", f"data.amount is not a plain decimal. {_AMOUNT_HINT}")
+    sign, whole, fraction = parts[1], parts[2].lstrip("0") or "0", (parts[3] or "").rstrip("0")
+    if len(fraction) > _AMOUNT_DECIMALS_MAX:
+        raise RefusedError("too_precise", f"data.amount has more than {_AMOUNT_DECIMALS_MAX} decimals; round it.")
+    try:
+        pico = money.parse_usd(f"{sign}{whole}.{fraction or '0'}")
+    except AmountError:
+        raise RefusedError("out_of_range", "data.amount must lie within 10^15 USD either way.") from None
+    if pico == 0:
+        raise RefusedError("zero_amount", "data.amount is 0; a payment must change the balance.")
+    if pico < 0 and kind != "adjustment":
+        raise RefusedError("negative_amount", f"data.amount is negative; only an adjustment may be, not a {kind}.")
+    return pico
+
+
+def transaction(value: object) -> dict[str, str] | None:
+    """The ``data.transaction`` of a payment: an object of texts, or None.
+
+    Raises:
+        RefusedError: ``bad_type``, ``bad_text`` or ``text_too_long``.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise RefusedError("bad_type", f"data.transaction must be an object of texts, not {kind_of(value)}.")
+    for name, member in value.items():
+        path = f"data.transaction.{shown(name)}"
+        text(name, "a name in data.transaction", TRANSACTION_TEXT_MAX)
+        if type(member) is not str:
+            raise RefusedError("bad_type", f"{path} must be a text, not {kind_of(member)}; put it in quotes.")
+        text(member, path, TRANSACTION_TEXT_MAX)
+    return dict(value)
+
+
+def note(value: object) -> str | None:
+    """The ``data.note`` of a payment, or None."""
+    return text(value, "data.note", NOTE_MAX)
