@@ -10,7 +10,7 @@ import datetime as dt
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, Numeric, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Numeric, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -70,9 +70,7 @@ class PriceEntry(Base):
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    revision: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey("taximeter.price_revisions.revision", name="price_entries_revision_fkey")
-    )
+    revision: Mapped[int] = mapped_column(BigInteger)
     effective_from: Mapped[dt.datetime | None] = mapped_column(Time)
     amount: Mapped[Decimal] = mapped_column(Exact)
     per: Mapped[Decimal] = mapped_column(Exact)
@@ -94,10 +92,5 @@ class PriceAliases(Base):
     __tablename__ = "price_aliases"
 
     catalogue: Mapped[str] = mapped_column(Id, primary_key=True)
-    revision: Mapped[int] = mapped_column(
-        BigInteger,
-        ForeignKey("taximeter.price_revisions.revision", name="price_aliases_revision_fkey"),
-        primary_key=True,
-        autoincrement=False,
-    )
+    revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     rules: Mapped[dict[str, Any]] = mapped_column(JSONB)

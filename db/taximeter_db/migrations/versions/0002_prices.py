@@ -33,7 +33,6 @@ CREATE TABLE taximeter.price_entries (
     tier_amounts numeric[] NOT NULL DEFAULT '{}',
     source text NOT NULL,
     CONSTRAINT price_entries_pkey PRIMARY KEY (id),
-    CONSTRAINT price_entries_revision_fkey FOREIGN KEY (revision) REFERENCES taximeter.price_revisions (revision),
     CONSTRAINT price_entries_target_check
         CHECK ((tool IS NOT NULL OR provider IS NOT NULL) AND (provider IS NULL) = (model IS NULL)),
     CONSTRAINT price_entries_text_check
@@ -53,8 +52,7 @@ CREATE TABLE taximeter.price_aliases (
     catalogue text COLLATE "C" NOT NULL,
     revision bigint NOT NULL,
     rules jsonb NOT NULL,
-    CONSTRAINT price_aliases_pkey PRIMARY KEY (catalogue, revision),
-    CONSTRAINT price_aliases_revision_fkey FOREIGN KEY (revision) REFERENCES taximeter.price_revisions (revision)
+    CONSTRAINT price_aliases_pkey PRIMARY KEY (catalogue, revision)
 );
 
 SELECT taximeter.make_append_only(name)
