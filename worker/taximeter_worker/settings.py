@@ -1,0 +1,176 @@
+"""The worker's settings, read once from environment variables.
+
+Every variable is described in docs/settings.md; a test holds the two together. URLs carry passwords, so they are kept out
+of ``repr`` and are never logged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from decimal import Decimal, InvalidOperation
+from typing import Any, Self
+
+from taximeter import names
+from taximeter_worker.errors import SettingError
+
+PREFIX = "TAXIMETER_"
+AMQP_SCHEMES = ("amqp://", "amqps://", "pyamqp://")
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://", "valkey://", "valkeys://")
+
+
+def _setting(default: Any = MISSING, *, parse: Callable[[str], Any], secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"parse": parse})
+
+
+def _text(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if not value.startswith(schemes):
+            raise ValueError(f"must start with one of {', '.join(schemes)}")
+        return value
+
+    return parse
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not (value.isascii() and value.isdigit()) or not low <= int(value[:20]) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(value)
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not low <= number <= high:
+            raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def _amount(value: str) -> Decimal:
+    try:
+        amount = Decimal(value)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    # 10^12 USD and 12 decimals are what a balance can hold.
+    if not amount.is_finite() or abs(amount) > 10**12 or amount != round(amount, 12):
+        raise ValueError("must be an amount in USD such as -0.12, with at most 12 decimals")
+    return amount
+
+
+def _choice(*options: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in options:
+            raise ValueError(f"must be one of {', '.join(options)}")
+        return value
+
+    return parse
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a worker needs to know. Each field ``x`` is the variable ``TAXIMETER_X``."""
+
+    database_url: str = _setting(parse=_url("postgresql://", "postgres://"), secret=True)
+    broker_url: str = _setting(parse=_url(*AMQP_SCHEMES, *REDIS_SCHEMES), secret=True)
+    redis_url: str = _setting(parse=_url(*REDIS_SCHEMES), secret=True)
+
+    batch_events_max: int = _setting(5000, parse=_integer(1, 50_000))
+    batch_bytes_max: int = _setting(8 * 1024 * 1024, parse=_integer(1024, 2**30))
+    batches_in_flight_max: int = _setting(2, parse=_integer(1, 16))
+    held_bytes_max: int = _setting(64 * 1024 * 1024, parse=_integer(1024, 2**34))
+    drain_seconds: float = _setting(20.0, parse=_seconds(0, 600))
+
+    unknown_workspace: str = _setting("create", parse=_choice("create", "quarantine"))
+    minimum_balance: Decimal = _setting(Decimal("-0.12"), parse=_amount)  # noqa: RUF009 -- it returns a field()
+    low_balance: Decimal = _setting(Decimal(0), parse=_amount)  # noqa: RUF009 -- as above
+    future_seconds_max: int = _setting(300, parse=_integer(0, 10**9))
+    event_bytes_max: int = _setting(names.EVENT_BYTES_MAX, parse=_integer(256, 2**30))
+    message_bytes_max: int = _setting(names.MESSAGE_BYTES_MAX, parse=_integer(256, 2**30))
+
+    redis_timeout_seconds: float = _setting(1.0, parse=_seconds(0.01, 60))
+
+    metrics_host: str = _setting("127.0.0.1", parse=_text)
+    metrics_port: int = _setting(9464, parse=_integer(0, 65535))
+    metrics_workspaces: tuple[str, ...] = _setting((), parse=_list)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from environment variables.
+
+        Raises:
+            SettingError: a variable is missing or its value makes no sense; the text names it and never quotes a URL.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for one in fields(cls):
+            variable = PREFIX + one.name.upper()
+            text = environ.get(variable, "")
+            if not text:
+                if one.default is MISSING:
+                    raise SettingError(
+                        f"{variable} is not set. Set it, or run against an embedded instance: "
+                        'eval "$(taximeter env)" sets the addresses of one started by `taximeter up`.'
+                    )
+                continue
+            try:
+                values[one.name] = one.metadata["parse"](text)
+            except ValueError as error:
+                shown = "its value" if not one.repr else repr(text[:80])
+                raise SettingError(f"{variable}: {shown} {error}.") from None
+        settings = cls(**values)
+        if settings.minimum_balance > settings.low_balance:
+            raise SettingError(
+                f"{PREFIX}MINIMUM_BALANCE ({settings.minimum_balance}) must not be above "
+                f"{PREFIX}LOW_BALANCE ({settings.low_balance})."
+            )
+        return settings
+
+    @property
+    def broker_is_redis(self) -> bool:
+        """Whether usage arrives through Redis/Valkey lists instead of RabbitMQ."""
+        return self.broker_url.startswith(REDIS_SCHEMES)
+
+    @property
+    def celery_broker_url(self) -> str:
+        """The broker's address in the spelling Celery knows."""
+        url = _as_redis(self.broker_url)
+        return "redis+socket" + url.removeprefix("unix") if url.startswith("unix://") else url
+
+    @property
+    def broker_redis_url(self) -> str:
+        """The broker's address in the spelling redis-py knows."""
+        return _as_redis(self.broker_url)
+
+    @property
+    def flags_redis_url(self) -> str:
+        """The flag Redis's address in the spelling redis-py knows."""
+        return _as_redis(self.redis_url)
+
+
+def _as_redis(url: str) -> str:
+    for theirs, ours in (("redis+socket://", "unix://"), ("valkeys://", "rediss://"), ("valkey://", "redis://")):
+        if url.startswith(theirs):
+            url = ours + url.removeprefix(theirs)
+    if url.startswith("unix://"):
+        # Celery calls the database number virtual_host, redis-py calls it db.
+        return url.replace("virtual_host=", "db=")
+    return url

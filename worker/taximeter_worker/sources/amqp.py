@@ -1,0 +1,274 @@
+"""RabbitMQ: raw messages from quorum queues over py-amqp.
+
+kombu finds the broker (addresses, TLS, failover); below it the channel is used as it is, because decoding a message is
+the booker's business and a body must never reach a serializer that trusts it.
+
+Three things decide the speed and the safety here. Frames are read ahead from the socket in large pieces, so that a message
+costs no system calls of its own. Draining never waits, so a batch is flushed the moment nothing more is there. And one
+thread owns the connection, so heartbeats go out on time whatever the database does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import amqp
+import structlog
+from kombu.connection import Connection
+
+from taximeter import names
+from taximeter_worker.errors import SourceLost
+from taximeter_worker.settings import Settings
+from taximeter_worker.sources import Message
+from taximeter_worker.sources.waker import Waker
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 20
+IO_TIMEOUT_SECONDS = 10
+CHECK_SECONDS = 10.0
+"""How often the depth of the queues is read; two idle looks at a filled queue mean that the consumer is dead."""
+READ_BYTES = 128 * 1024
+PREFETCH_MIN = 4
+PREFETCH_START = 64
+PREFETCH_MAX = 4000
+SIDE_PREFETCH_MAX = 50
+"""For payments and given-up messages, which are few."""
+
+
+class _ReadAhead:
+    """Stands in for ``socket.recv`` below py-amqp: reads large pieces, hands out small ones.
+
+    When nothing is there and the socket does not wait, it raises ``socket.timeout``, which py-amqp takes as "keep the half
+    of the frame and come back". (Its own reaction to EAGAIN inside a frame is to spin.)
+    """
+
+    def __init__(self, recv: Callable[[int], bytes]) -> None:
+        self._recv = recv
+        self._ahead = b""
+        self._at = 0
+
+    def __call__(self, size: int) -> bytes:
+        if self._at >= len(self._ahead):
+            try:
+                piece = self._recv(max(size, READ_BYTES))
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise TimeoutError from None
+            if len(piece) <= size:
+                return piece
+            self._ahead, self._at = piece, 0
+        start = self._at
+        self._at = start + size
+        return self._ahead[start : self._at]
+
+    @property
+    def pending(self) -> bool:
+        return self._at < len(self._ahead)
+
+
+class AmqpSource:
+    """See ``Source``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.generation = 0
+        self.depth: dict[str, int] = {}
+        self._url = settings.broker_url
+        self._drain_bytes_max = settings.batch_bytes_max
+        self._held_bytes_max = settings.held_bytes_max
+        self._waker = Waker()
+        self._connection: Any = None
+        self._channel: Any = None
+        self._read_ahead: _ReadAhead | None = None
+        self._tags: dict[str, str] = {}
+        self._arrived: list[Message] = []
+        self._unacked: deque[tuple[int, int]] = deque()  # delivery tag, bytes
+        self._held_bytes = 0
+        self._message_bytes = 0.0  # moving average
+        self._prefetch = PREFETCH_START
+        self._lost = ""
+        self._paused = False
+        self._tick_at = self._check_at = 0.0
+        self._received = self._received_at_check = self._idle_checks = 0
+
+    # -- Source -----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Connect, declare the topology and consume."""
+        self.close()
+        self.generation += 1
+        self._arrived, self._unacked, self._held_bytes = [], deque(), 0
+        self._lost, self._paused, self._idle_checks = "", False, 0
+        with self._translated():
+            self._connection = Connection(  # type: ignore[no-untyped-call]
+                self._url,
+                connect_timeout=IO_TIMEOUT_SECONDS,
+                heartbeat=HEARTBEAT_SECONDS,
+                transport_options={"read_timeout": IO_TIMEOUT_SECONDS, "write_timeout": IO_TIMEOUT_SECONDS},
+            )
+            self._connection.connect()
+            transport = self._amqp.transport
+            self._read_ahead = transport._quick_recv = _ReadAhead(transport._quick_recv)  # noqa: SLF001 -- see _ReadAhead
+            self._channel = self._amqp.channel()
+            self._declare()
+            self._consume()
+            self._check(look_only=True)
+
+    def poll(self, timeout_seconds: float) -> list[Message]:
+        """See ``Source``."""
+        with self._translated():
+            if not (self._read_ahead and self._read_ahead.pending):
+                select.select([self._amqp.sock, self._waker], [], [], timeout_seconds)
+            self._waker.clear()
+            self._drain()
+            if self._lost:
+                raise SourceLost(self._lost)
+            now = time.monotonic()
+            if now >= self._tick_at:
+                self._tick_at = now + 1
+                self._amqp.heartbeat_tick()
+            if now >= self._check_at:
+                self._check()
+            if self._arrived:
+                self._adapt_prefetch()
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def ack(self, count: int) -> None:
+        """See ``Source``."""
+        tag = 0
+        for _ in range(count):
+            tag, size = self._unacked.popleft()
+            self._held_bytes -= size
+        if tag:
+            with self._translated():
+                self._channel.basic_ack(tag, multiple=True)
+
+    def pause(self) -> None:
+        """See ``Source``."""
+        with self._translated():
+            self._paused = True
+            self._cancel()
+
+    def wake(self) -> None:
+        """See ``Source``."""
+        self._waker.wake()
+
+    def close(self) -> None:
+        """See ``Source``."""
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None:
+            # A plain socket close is enough for the broker to requeue, and unlike the polite one it never waits.
+            with contextlib.suppress(Exception):
+                connection.collect(socket_timeout=1)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _amqp(self) -> Any:
+        if self._connection is None:
+            raise SourceLost("not connected")
+        return self._connection.connection
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn whatever a dying connection throws into ``SourceLost``.
+
+        py-amqp also raises AttributeError when the socket is gone under its hands.
+        """
+        try:
+            yield
+        except SourceLost:
+            raise
+        except (amqp.AMQPError, OSError, AttributeError, KeyError) as error:
+            # Only the kind and the broker's own words: the text of an OSError never holds the URL.
+            raise SourceLost(f"{type(error).__name__}: {error}") from error
+
+    def _declare(self) -> None:
+        self._channel.exchange_declare(names.EXCHANGE, "topic", durable=True, auto_delete=False)
+        self._channel.exchange_declare(names.DEAD_EXCHANGE, "fanout", durable=True, auto_delete=False)
+        for queue, exchange, key, arguments in (
+            (names.DEAD_QUEUE, names.DEAD_EXCHANGE, "", names.DEAD_QUEUE_ARGUMENTS),
+            (names.USAGE_QUEUE, names.EXCHANGE, names.USAGE_ROUTING_KEY, names.QUEUE_ARGUMENTS),
+            (names.PAYMENT_QUEUE, names.EXCHANGE, names.PAYMENT_ROUTING_KEY, names.QUEUE_ARGUMENTS),
+        ):
+            try:
+                self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=dict(arguments))
+            except amqp.PreconditionFailed as error:
+                log.warning("queue_differs", queue=queue, broker_says=error.reply_text, hint="it is used as it is")
+                self._channel = self._amqp.channel()
+            self._channel.queue_bind(queue, exchange, key)
+
+    def _consume(self) -> None:
+        for queue, prefetch in (
+            (names.USAGE_QUEUE, self._prefetch),
+            (names.PAYMENT_QUEUE, min(self._prefetch, SIDE_PREFETCH_MAX)),
+            (names.DEAD_QUEUE, min(self._prefetch, SIDE_PREFETCH_MAX)),
+        ):
+            self._consume_queue(queue, prefetch)
+
+    def _consume_queue(self, queue: str, prefetch: int) -> None:
+        def on_message(message: Any) -> None:
+            body = message.body
+            if isinstance(body, str):  # py-amqp decodes on request only; this is for its empty body, which is a str
+                body = body.encode()
+            self._received += 1
+            self._held_bytes += len(body)
+            self._unacked.append((message.delivery_tag, len(body)))
+            self._message_bytes += (len(body) - self._message_bytes) / min(self._received, 64)
+            self._arrived.append(
+                Message(body, message.properties.get("content_type"), queue, time.time(), queue == names.DEAD_QUEUE)
+            )
+
+        def on_cancel(_tag: str) -> None:
+            self._lost = f"the broker cancelled the consumer of {queue}"
+
+        # Per consumer: a limit over the whole channel does not apply to quorum queues.
+        self._channel.basic_qos(0, prefetch, a_global=False)
+        self._tags[queue] = self._channel.basic_consume(queue, callback=on_message, on_cancel=on_cancel)
+
+    def _cancel(self) -> None:
+        for tag in self._tags.values():
+            self._channel.basic_cancel(tag)
+        self._tags.clear()
+
+    def _drain(self) -> None:
+        """Take what has arrived without waiting for more, up to about one batch."""
+        connection, before = self._amqp, self._held_bytes
+        transport = connection.transport
+        with contextlib.suppress(TimeoutError, socket.timeout), transport.having_timeout(0):
+            while self._held_bytes - before < self._drain_bytes_max:
+                connection.on_inbound_frame(transport.read_frame())
+        if self._held_bytes > 2 * self._held_bytes_max:
+            # Larger messages than ever before met a prefetch made for small ones: give all back and take fewer.
+            self._prefetch = max(1, self._prefetch // 16)
+            raise SourceLost(f"{self._held_bytes} bytes are too much to hold; reconnecting with a smaller prefetch")
+
+    def _adapt_prefetch(self) -> None:
+        """Many small messages need thousands in flight, packed ones a few: what counts is their bytes."""
+        wanted = int(self._held_bytes_max / 2 / max(self._message_bytes, 1.0))
+        wanted = max(PREFETCH_MIN, min(wanted, PREFETCH_MAX))
+        if self._paused or self._received < PREFETCH_MIN or self._prefetch / 2 < wanted < self._prefetch * 2:
+            return
+        self._prefetch = wanted
+        self._channel.basic_cancel(self._tags.pop(names.USAGE_QUEUE))
+        self._consume_queue(names.USAGE_QUEUE, wanted)
+
+    def _check(self, *, look_only: bool = False) -> None:
+        """Read the queues' depth; notice a consumer that is alive but gets nothing from a filled queue."""
+        self._check_at = time.monotonic() + CHECK_SECONDS
+        for queue in (names.USAGE_QUEUE, names.PAYMENT_QUEUE, names.DEAD_QUEUE):
+            self.depth[queue] = self._channel.queue_declare(queue, passive=True).message_count
+        idle = any(self.depth.values()) and not self._unacked and self._received == self._received_at_check
+        self._received_at_check = self._received
+        if look_only or self._paused:
+            return
+        self._idle_checks = self._idle_checks + 1 if idle else 0
+        if self._idle_checks >= 2:
+            raise SourceLost("the queue has messages and the broker sends none; reconnecting")

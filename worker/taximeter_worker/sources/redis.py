@@ -1,0 +1,266 @@
+"""Valkey and Redis: messages from plain lists, kept in a processing list until they are booked.
+
+kombu's own Redis transport is not used (docs/decisions/0021): a message costs it a millisecond, it takes minutes to deliver
+again what a killed worker had, and a list item that is not its envelope stops it. Here a consumer moves messages to a list
+of its own in one atomic step, and any consumer gives back the list of one whose sign of life has run out.
+
+Keys: see take.lua. All of this promises what Redis promises: with its default ``appendfsync everysec`` a crash of the
+*server* can lose the last second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import redis
+import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from taximeter import names
+from taximeter_worker.errors import SourceLost
+from taximeter_worker.settings import Settings
+from taximeter_worker.sources import Message
+from taximeter_worker.sources.envelope import unwrap
+from taximeter_worker.sources.waker import Waker
+
+log = structlog.get_logger(__name__)
+
+QUEUES = (names.USAGE_QUEUE, names.PAYMENT_QUEUE)
+REGISTRY = "taximeter:consumers"
+ALIVE_MILLISECONDS = 15_000
+"""A consumer that was silent for so long is dead, and what it had taken goes back."""
+BEAT_SECONDS = 3.0
+DEPTH_SECONDS = 10.0
+IO_TIMEOUT_SECONDS = 5.0
+WAIT_SECONDS = 30
+TAKE_MESSAGES_MAX = 1000
+HELD_MESSAGES_MAX = 10_000
+
+
+def _lua(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+class _Waiter:
+    """Waits on the server for a queue to be filled, without taking anything from it.
+
+    ``BLMOVE q q RIGHT RIGHT`` blocks until there is an element and puts it back where it was. The reply is only a signal.
+    """
+
+    def __init__(self, client: redis.Redis, queue: str) -> None:
+        self._queue = queue
+        self._connection: Any = client.connection_pool.make_connection()
+        self._connection.send_command("PING")  # type: ignore[no-untyped-call]  # connects
+        self._connection.read_response()
+        self._armed = False
+
+    def fileno(self) -> int:
+        return int(self._connection._sock.fileno())  # noqa: SLF001 -- redis-py hands out no other way to select()
+
+    def arm(self) -> None:
+        if not self._armed:
+            self._connection.send_command("BLMOVE", self._queue, self._queue, "RIGHT", "RIGHT", WAIT_SECONDS)
+            self._armed = True
+
+    def disarm(self) -> None:
+        self._connection.read_response()
+        self._armed = False
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class RedisSource:
+    """See ``Source``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.generation = 0
+        self.depth: dict[str, int] = {}
+        self._url = settings.broker_redis_url
+        self._bytes_max = settings.batch_bytes_max
+        self._held_bytes_max = settings.held_bytes_max
+        self._waker = Waker()
+        self._client: redis.Redis | None = None
+        self._waiters: list[_Waiter] = []
+        self._id = ""
+        self._unacked: deque[tuple[int, int]] = deque()  # index of the queue, bytes
+        self._held_bytes = 0
+        self._paused = False
+        self._beat_at = self._depth_at = 0.0
+
+    # -- Source -----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Connect and register as a consumer under a new id; what an earlier id of ours had taken goes back."""
+        self.close()
+        self.generation += 1
+        self._unacked, self._held_bytes, self._paused = deque(), 0, False
+        with self._translated():
+            client = self._client = redis.Redis.from_url(
+                self._url,
+                protocol=2,
+                single_connection_client=True,
+                socket_timeout=IO_TIMEOUT_SECONDS,
+                socket_connect_timeout=IO_TIMEOUT_SECONDS,
+                socket_keepalive=None if self._url.startswith("unix://") else True,
+                # redis-py repeats commands ten times by default; a repeated take would take twice.
+                retry=Retry(NoBackoff(), 0),
+            )
+            self._take = client.register_script(_lua("take.lua"))
+            self._ack = client.register_script(_lua("ack.lua"))
+            self._reclaim = client.register_script(_lua("reclaim.lua"))
+            if self._id:
+                self._give_back(self._id, force=True)
+            self._id = uuid.uuid4().hex
+            # Alive before it is registered: another consumer must never see a registered one without a sign of life.
+            client.set(self._alive_key(self._id), "1", px=ALIVE_MILLISECONDS)
+            client.hset(REGISTRY, self._id, f"{socket.gethostname()}:{os.getpid()}")
+            self._waiters = [_Waiter(client, queue) for queue in QUEUES]
+            self._beat_at = time.monotonic() + BEAT_SECONDS
+            self._reclaim_dead()
+            self._look_at_depth()
+
+    def poll(self, timeout_seconds: float) -> list[Message]:
+        """See ``Source``."""
+        with self._translated():
+            if time.monotonic() >= self._beat_at:
+                self._beat()
+            messages = self._take_messages()
+            if messages:
+                self._waker.clear()
+                return messages
+            readers: list[Any] = [self._waker]
+            if self._room > 0:
+                for waiter in self._waiters:
+                    waiter.arm()
+                readers += self._waiters
+            ready, _, _ = select.select(readers, [], [], timeout_seconds)
+            self._waker.clear()
+            for waiter in self._waiters:
+                if waiter in ready:
+                    waiter.disarm()
+            return self._take_messages() if any(waiter in ready for waiter in self._waiters) else []
+
+    def ack(self, count: int) -> None:
+        """See ``Source``."""
+        counts = [0] * len(QUEUES)
+        for _ in range(count):
+            queue, size = self._unacked.popleft()
+            counts[queue] += 1
+            self._held_bytes -= size
+        if count:
+            with self._translated():
+                lists = [self._processing_key(queue, self._id) for queue in QUEUES]
+                if not self._ack(keys=[REGISTRY, *lists], args=[self._id, *counts]):
+                    raise SourceLost("silent for too long; another worker has taken over the messages")
+
+    def pause(self) -> None:
+        """See ``Source``."""
+        self._paused = True
+
+    def wake(self) -> None:
+        """See ``Source``."""
+        self._waker.wake()
+
+    def close(self) -> None:
+        """See ``Source``."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        with contextlib.suppress(redis.RedisError, OSError):
+            self._give_back(self._id, force=True)
+        for waiter in self._waiters:
+            with contextlib.suppress(redis.RedisError, OSError):
+                waiter.close()
+        self._waiters = []
+        with contextlib.suppress(redis.RedisError, OSError):
+            client.close()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _connected(self) -> Any:
+        if self._client is None:
+            raise SourceLost("not connected")
+        return self._client
+
+    @property
+    def _room(self) -> int:
+        """Bytes that may still be taken."""
+        if self._paused or len(self._unacked) >= HELD_MESSAGES_MAX:
+            return 0
+        return min(self._bytes_max, self._held_bytes_max - self._held_bytes)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (redis.RedisError, OSError, AttributeError) as error:
+            # AttributeError: redis-py's connection lost its socket under our hands.
+            raise SourceLost(f"{type(error).__name__}: {error}") from error
+
+    @staticmethod
+    def _alive_key(consumer: str) -> str:
+        return f"taximeter:consumer:{consumer}"
+
+    @staticmethod
+    def _processing_key(queue: str, consumer: str) -> str:
+        return f"{queue}:processing:{consumer}"
+
+    def _keys(self, consumer: str) -> list[str]:
+        pairs = [(queue, self._processing_key(queue, consumer)) for queue in QUEUES]
+        return [REGISTRY, self._alive_key(consumer), *(key for pair in pairs for key in pair)]
+
+    def _take_messages(self) -> list[Message]:
+        if self._room <= 0:
+            return []
+        return self._call_take(TAKE_MESSAGES_MAX, self._room)
+
+    def _call_take(self, messages_max: int, bytes_max: int) -> list[Message]:
+        taken = self._take(keys=self._keys(self._id), args=[self._id, ALIVE_MILLISECONDS, messages_max, bytes_max])
+        if taken is None:
+            raise SourceLost("silent for too long; another worker has taken over the messages")
+        self._beat_at = time.monotonic() + BEAT_SECONDS
+        now = time.time()
+        messages = []
+        for index, items in enumerate(taken):
+            for item in items:
+                self._unacked.append((index, len(item)))
+                self._held_bytes += len(item)
+                body, content_type = unwrap(item)
+                messages.append(Message(body, content_type, QUEUES[index], now))
+        return messages
+
+    def _beat(self) -> None:
+        self._call_take(0, 0)
+        self._reclaim_dead()
+        if time.monotonic() >= self._depth_at:
+            self._look_at_depth()
+
+    def _give_back(self, consumer: str, *, force: bool) -> int:
+        return int(self._reclaim(keys=self._keys(consumer), args=[consumer, "1" if force else "0"]))
+
+    def _reclaim_dead(self) -> None:
+        client = self._connected
+        consumers = [raw.decode() for raw in client.hkeys(REGISTRY) if raw.decode() != self._id]
+        for consumer in consumers:
+            if not client.exists(self._alive_key(consumer)):
+                given_back = self._give_back(consumer, force=False)
+                if given_back > 0:
+                    log.warning("messages_reclaimed", messages=given_back, consumer=consumer)
+
+    def _look_at_depth(self) -> None:
+        client = self._connected
+        self._depth_at = time.monotonic() + DEPTH_SECONDS
+        for queue in QUEUES:
+            self.depth[queue] = int(client.llen(queue))
