@@ -1,0 +1,206 @@
+"""Flags and balances in Redis: a copy of what PostgreSQL decided, written by compare-and-set.
+
+Redis is never waited for longer than its timeout. When it does not answer, a circuit breaker keeps booking from waiting at
+all for a while; the workspaces concerned are noted in the database (``taximeter_db.flags_state``) and healed later.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+import msgspec
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from taximeter import names
+from taximeter_db.events import WorkspaceState
+from taximeter_db.money import format_usd
+from taximeter_worker.errors import FlagsUnavailable
+
+WORKSPACES_PER_CALL = 500
+"""One script call blocks Redis for about 2 ms with so many."""
+BREAKER_SECONDS = 0.5
+BREAKER_SECONDS_MAX = 10.0
+_RESULT_FLIPPED = 1
+_RESULT_REFUSED = 2
+
+Client = Any
+"""A redis-py client, of a single node or of a cluster."""
+Position = tuple[int, int]
+"""(epoch, version): orders the states of a workspace."""
+
+
+class Written(msgspec.Struct):
+    """What a write did: how many flags changed, and which workspaces Redis has a newer state of."""
+
+    flipped: int = 0
+    refused: list[str] = msgspec.field(default_factory=list)
+
+
+def read_lua(name: str) -> str:
+    """Source of one of the package's scripts."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+_FLAGS_LUA = read_lua("flags.lua")
+
+
+def connect_flags(url: str, timeout_seconds: float = 1.0) -> Client:
+    """A client for the flag Redis, of the kind that the server is (single node or cluster).
+
+    Raises:
+        FlagsUnavailable: the server does not answer within the timeout.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+        "protocol": 2,
+        "decode_responses": True,
+        # redis-py's default of ten retries turns a timeout of one second into ten.
+        "retry": Retry(NoBackoff(), 0),
+    }
+    client = redis.Redis.from_url(url, **options)
+    try:
+        clustered = client.info("cluster").get("cluster_enabled")
+        if not clustered:
+            return client
+        client.close()
+        return redis.RedisCluster.from_url(url, **options)
+    except (redis.RedisError, OSError) as error:
+        client.close()
+        raise FlagsUnavailable(f"Redis does not answer: {type(error).__name__}: {error}") from error
+
+
+def write_states(client: Client, states: Sequence[WorkspaceState]) -> Written:
+    """Write balances, and flags where they change, unless Redis has newer ones.
+
+    Raises:
+        redis.RedisError, OSError: Redis did not take them; it may have taken a part.
+    """
+    written = Written()
+    size = 1 if isinstance(client, redis.RedisCluster) else WORKSPACES_PER_CALL
+    for start in range(0, len(states), size):
+        chunk = states[start : start + size]
+        for state, result in zip(chunk, _call(client, chunk), strict=True):
+            if result == _RESULT_FLIPPED:
+                written.flipped += 1
+            elif result == _RESULT_REFUSED:
+                written.refused.append(state.workspace_id)
+    return written
+
+
+def _call(client: Client, states: Sequence[WorkspaceState]) -> list[int]:
+    keys: list[str] = []
+    args: list[str | int] = []
+    for state in states:
+        keys += (names.flag_key(state.workspace_id), names.balance_key(state.workspace_id))
+        args += (
+            state.epoch,
+            state.version,
+            "1" if state.enabled else "0",
+            state.status,
+            rfc3339(state.recorded_at),
+            format_usd(state.balance),
+            format_usd(state.minimum),
+            format_usd(state.low),
+        )
+    result: list[int] = run_script(client, _FLAGS_LUA, keys, args)
+    return result
+
+
+def run_script(client: Client, source: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+    """EVALSHA, with EVAL where the server does not know the script yet."""
+    try:
+        return client.evalsha(_sha(source), len(keys), *keys, *args)
+    except redis.exceptions.NoScriptError:
+        return client.eval(source, len(keys), *keys, *args)
+
+
+_shas: dict[str, str] = {}
+
+
+def _sha(source: str) -> str:
+    if source not in _shas:
+        import hashlib
+
+        # SHA-1 is the name that Redis gives a script, nothing is protected by it.
+        _shas[source] = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return _shas[source]
+
+
+def rfc3339(microseconds: int) -> str:
+    """A time in microseconds since the Unix epoch, as text in UTC."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat().replace("+00:00", "Z")
+
+
+def read_positions(client: Client, workspace_ids: Iterable[str]) -> dict[str, Position]:
+    """(epoch, version) that Redis has of each workspace; (0, 0) where it has none."""
+    positions = {}
+    for workspace_id in workspace_ids:
+        newest = (0, 0)
+        for key in (names.balance_key(workspace_id), names.flag_key(workspace_id)):
+            epoch, version = client.hmget(key, "epoch", "version")
+            if epoch and version:
+                newest = max(newest, (int(epoch), int(version)))
+        positions[workspace_id] = newest
+    return positions
+
+
+class FlagWriter:
+    """Writes flags for the booking threads, and stops asking a Redis that does not answer."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        self._url = url
+        self._timeout_seconds = timeout_seconds
+        self._client: Client | None = None
+        self._lock = threading.Lock()
+        self._closed_until = 0.0
+        self._pause_seconds = BREAKER_SECONDS
+
+    @property
+    def available(self) -> bool:
+        """Whether the last call came through, or it is time to try again."""
+        return time.monotonic() >= self._closed_until
+
+    def call(self, function: Any, *args: Any) -> Any:
+        """Call ``function(client, *args)``.
+
+        Raises:
+            FlagsUnavailable: Redis failed or did not answer in time, or did so a moment ago.
+        """
+        if not self.available:
+            raise FlagsUnavailable("Redis did not answer a moment ago")
+        try:
+            result = function(self._connected(), *args)
+        except (redis.RedisError, OSError, FlagsUnavailable) as error:
+            with self._lock:
+                self._closed_until = time.monotonic() + self._pause_seconds
+                self._pause_seconds = min(2 * self._pause_seconds, BREAKER_SECONDS_MAX)
+            raise FlagsUnavailable(f"{type(error).__name__}: {error}") from error
+        self._pause_seconds = BREAKER_SECONDS
+        return result
+
+    def _connected(self) -> Client:
+        with self._lock:
+            if self._client is None:
+                self._client = connect_flags(self._url, self._timeout_seconds)
+            return self._client
+
+    def close(self) -> None:
+        """Disconnect."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+
+def forget_ready(client: Client) -> None:
+    """Declare the cache cold; the next housekeeper makes it anew."""
+    client.delete(names.FLAGS_READY)

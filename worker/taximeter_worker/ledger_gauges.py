@@ -1,0 +1,114 @@
+"""Gauges that come from the database: read now and then by the housekeeper, never by a scrape."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from psycopg import Connection
+
+REFRESH_SECONDS = 15.0
+DUTY_PARTS = 20
+"""At most one part in so many of the time is spent on reading, however large the tables."""
+BALANCE_BOUNDS_USD = tuple(
+    map(Decimal, ["-1000", "-100", "-10", "-1", "-0.12", "0", "1", "10", "100", "1000", "10000", "100000"])
+)
+# width_bucket counts the bounds at or below a number, Prometheus those at or above it: so both sides are negated.
+_NEGATED = (len(BALANCE_BOUNDS_USD), [-bound for bound in reversed(BALANCE_BOUNDS_USD)])
+
+_OVERVIEW = """
+SELECT taximeter.balance_status(balance, minimum_balance, low_balance_threshold) AS status,
+       %s - width_bucket(-balance, %s::numeric[]) AS bucket, count(*), sum(balance), sum(payment_total), sum(usage_cost)
+FROM taximeter.workspaces GROUP BY 1, 2
+"""
+_QUARANTINE = "SELECT reason, count(*) FROM taximeter.quarantine WHERE resolved_at IS NULL GROUP BY 1"
+_STALE = "SELECT count(*) FROM taximeter.stale_flags"
+_LISTED = """
+SELECT workspace_id, balance, balance >= minimum_balance FROM taximeter.workspaces WHERE workspace_id = ANY(%s)
+"""
+
+
+class _Snapshot(msgspec.Struct):
+    statuses: dict[str, int] = msgspec.field(default_factory=dict)
+    buckets: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BALANCE_BOUNDS_USD) + 1))
+    balance: Any = 0
+    payments: Any = 0
+    cost: Any = 0
+    quarantined: dict[str, int] = msgspec.field(default_factory=dict)
+    stale: int = 0
+    listed: list[tuple[str, Any, bool]] = msgspec.field(default_factory=list)
+
+
+class LedgerGauges(Collector):
+    """The last snapshot, as Prometheus wants it. Empty until the first ``refresh``."""
+
+    def __init__(self, workspaces: Sequence[str] = ()) -> None:
+        self._workspaces = list(workspaces)
+        self._lock = threading.Lock()
+        self._snapshot: _Snapshot | None = None
+        self._next_at = 0.0
+
+    def refresh(self, conn: Connection[Any]) -> None:
+        """Read a new snapshot if it is time to."""
+        started = time.monotonic()
+        if started < self._next_at:
+            return
+        snapshot = _Snapshot(statuses={"sufficient": 0, "low": 0, "insufficient": 0})
+        for status, bucket, count, balance, payments, cost in conn.execute(_OVERVIEW, _NEGATED):
+            snapshot.statuses[status] = snapshot.statuses.get(status, 0) + count
+            snapshot.buckets[bucket] += count
+            snapshot.balance += balance
+            snapshot.payments += payments
+            snapshot.cost += cost
+        snapshot.quarantined = dict(conn.execute(_QUARANTINE).fetchall())
+        snapshot.stale = conn.execute(_STALE).fetchone()[0]  # type: ignore[index]  # count(*) always returns a row
+        if self._workspaces:
+            snapshot.listed = conn.execute(_LISTED, [self._workspaces]).fetchall()
+        with self._lock:
+            self._snapshot = snapshot
+        now = time.monotonic()
+        self._next_at = now + max(REFRESH_SECONDS, DUTY_PARTS * (now - started))
+
+    def describe(self) -> list[Metric]:
+        """What will be collected, so that a registry can refuse a second metric of the same name."""
+        return list(self._families(_Snapshot()))
+
+    def collect(self) -> Iterator[Metric]:
+        """The last snapshot."""
+        with self._lock:
+            snapshot = self._snapshot
+        if snapshot is not None:
+            yield from self._families(snapshot)
+
+    def _families(self, snapshot: _Snapshot) -> Iterator[Metric]:
+        statuses = GaugeMetricFamily("taximeter_workspaces", "Workspaces by status.", labels=["status"])
+        for status, count in snapshot.statuses.items():
+            statuses.add_metric([status], count)
+        yield statuses
+        running, buckets = 0, []
+        for bound, count in zip([*map(str, BALANCE_BOUNDS_USD), "+Inf"], snapshot.buckets, strict=True):
+            running += count
+            buckets.append((bound, running))
+        yield GaugeHistogramMetricFamily(
+            "taximeter_balance_usd", "Balances of all workspaces.", buckets=buckets, gsum_value=float(snapshot.balance)
+        )
+        yield GaugeMetricFamily("taximeter_ledger_payments_usd", "Payments, all workspaces.", float(snapshot.payments))
+        yield GaugeMetricFamily("taximeter_ledger_cost_usd", "Cost of usage, all workspaces.", float(snapshot.cost))
+        quarantined = GaugeMetricFamily("taximeter_quarantine_open", "Open quarantine entries.", labels=["reason"])
+        for reason, count in snapshot.quarantined.items():
+            quarantined.add_metric([reason], count)
+        yield quarantined
+        yield GaugeMetricFamily("taximeter_stale_flags", "Workspaces whose flag is still owed.", snapshot.stale)
+        balances = GaugeMetricFamily("taximeter_workspace_balance_usd", "Balance, listed ones.", labels=["workspace"])
+        enabled = GaugeMetricFamily("taximeter_workspace_enabled", "AI enabled, listed ones.", labels=["workspace"])
+        for workspace_id, balance, is_enabled in snapshot.listed:
+            balances.add_metric([workspace_id], float(balance))
+            enabled.add_metric([workspace_id], int(is_enabled))
+        yield balances
+        yield enabled

@@ -1,0 +1,182 @@
+"""What Prometheus sees of one worker process. Every metric is described in docs/metrics.md; a test holds the two together.
+
+Amounts are summed as integers and become a float only in the sample that is handed to Prometheus, which knows nothing else.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import structlog
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from taximeter_db.events import Outcome, Usage
+from taximeter_db.money import PICO_PER_USD
+from taximeter_worker.errors import MetricsPortTaken
+
+log = structlog.get_logger(__name__)
+
+LAG_BOUNDS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 86400)
+BATCH_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
+DURATION_BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class _Totals(Collector):
+    """Exact cost, and the lag of every event without a call for each (a histogram's ``observe`` costs a microsecond)."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cost = 0
+        self._buckets = [0] * (len(LAG_BOUNDS_SECONDS) + 1)
+        self._lag_microseconds = 0
+
+    def add(self, cost: int, usages: Sequence[Usage], now: int) -> None:
+        lags = sorted(now - usage.occurred_at for usage in usages)
+        ends = [bisect.bisect_right(lags, int(bound * 1_000_000)) for bound in LAG_BOUNDS_SECONDS]
+        with self._lock:
+            self._cost += cost
+            self._lag_microseconds += sum(lags)
+            for index, (start, end) in enumerate(zip([0, *ends], [*ends, len(lags)], strict=True)):
+                self._buckets[index] += end - start
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock:
+            cost, buckets, lag = self._cost, list(self._buckets), self._lag_microseconds
+        yield CounterMetricFamily(
+            "taximeter_cost_usd", "Cost of the usages this worker booked.", value=cost / PICO_PER_USD
+        )
+        running, cumulative = 0, []
+        for bound, count in zip([*map(float, LAG_BOUNDS_SECONDS), float("inf")], buckets, strict=True):
+            running += count
+            cumulative.append((f"{bound:g}".replace("inf", "+Inf"), running))
+        yield HistogramMetricFamily(
+            "taximeter_event_lag_seconds",
+            "From the time in the event to its booking.",
+            buckets=cumulative,
+            sum_value=lag / 1_000_000,
+        )
+
+
+class Metrics:
+    """The metrics of one worker. Tests make as many as they like: nothing is global."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._totals = _Totals()
+        registry.register(self._totals)
+
+        def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
+            return Counter(name, text, list(labels), registry=registry)
+
+        def gauge(name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
+            return Gauge(name, text, list(labels), registry=registry)
+
+        self._events = counter("taximeter_events_total", "Events by kind and outcome.", ["kind", "outcome"])
+        self._quarantined = counter("taximeter_quarantined_total", "What was quarantined, by reason.", ["reason"])
+        self.messages = counter("taximeter_messages_total", "Broker messages received, by queue.", ["queue"])
+        self.batch_events = Histogram(
+            "taximeter_batch_events", "Usages in one transaction.", buckets=BATCH_BOUNDS, registry=registry
+        )
+        self.batch_seconds = Histogram(
+            "taximeter_batch_duration_seconds",
+            "Time that one transaction took.",
+            buckets=DURATION_BOUNDS_SECONDS,
+            registry=registry,
+        )
+        self.receive_lag = Histogram(
+            "taximeter_receive_lag_seconds",
+            "From the receipt of a batch's oldest message to its acknowledgement.",
+            buckets=LAG_BOUNDS_SECONDS,
+            registry=registry,
+        )
+        self.flag_flips = counter("taximeter_flag_flips_total", "Flags that changed: enabled or status.")
+        self.flag_failures = counter("taximeter_flag_write_failures_total", "Workspaces whose flag Redis did not take.")
+        self.database_errors = counter("taximeter_database_errors_total", "Failed attempts to book a batch.")
+        self.reconnects = counter("taximeter_broker_reconnects_total", "Lost connections to the broker.")
+        self.broker_connected = gauge("taximeter_broker_connected", "1 while this worker receives from the broker.")
+        self._queue = gauge("taximeter_queue_messages", "Messages waiting in the broker, by queue.", ["queue"])
+        self.held_messages = gauge("taximeter_held_messages", "Messages received and not yet acknowledged.")
+        self.price_revision = gauge("taximeter_price_book_revision", "Revision of the price book in use.")
+        self._oldest: float | None = None
+        gauge(
+            "taximeter_oldest_unbooked_seconds", "Age of the oldest message received and not yet booked."
+        ).set_function(lambda: max(0.0, time.time() - oldest) if (oldest := self._oldest) is not None else 0.0)
+
+    def booked(self, outcome: Outcome, usages: Sequence[Usage], seconds: float) -> None:
+        """Count a committed transaction."""
+        for kind, result, count in (
+            ("usage", "booked", outcome.usages_booked),
+            ("usage", "duplicate", outcome.usages_duplicate),
+            ("payment", "booked", outcome.payments_booked),
+            ("payment", "duplicate", outcome.payments_duplicate),
+            ("any", "quarantined", outcome.rejected.total()),
+        ):
+            if count:
+                self._events.labels(kind, result).inc(count)
+        for reason, count in outcome.rejected.items():
+            self._quarantined.labels(reason).inc(count)
+        self.batch_events.observe(len(usages))
+        self.batch_seconds.observe(seconds)
+        self._totals.add(outcome.cost, usages, time.time_ns() // 1000)
+
+    def holding(self, messages: int, oldest_received_at: float | None, depth: Mapping[str, int]) -> None:
+        """Note what is received and not acknowledged, and what waits in the broker."""
+        self.held_messages.set(messages)
+        self._oldest = oldest_received_at
+        for queue, count in list(depth.items()):
+            self._queue.labels(queue).set(count)
+
+
+class Endpoint:
+    """``/metrics`` over HTTP."""
+
+    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
+        self._metrics = metrics
+        self._host = host
+        self._port = port
+        self._server: Any = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether it listens (or never shall)."""
+        return self._server is not None or self._port == 0
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            MetricsPortTaken: another process has the port.
+        """
+        if self.serving:
+            return
+        try:
+            self._server, _ = start_http_server(self._port, self._host, registry=self._metrics.registry)
+        except OSError as error:
+            raise MetricsPortTaken(
+                f"Metrics cannot be served on {self._host}:{self._port}: {error.strerror or error}. Give each worker of a "
+                "machine its own TAXIMETER_METRICS_PORT. Booking goes on, and the port is tried again."
+            ) from error
+        log.info("metrics_served", url=f"http://{self._host}:{self._port}/metrics")
+
+    def stop(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
