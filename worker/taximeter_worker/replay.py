@@ -1,0 +1,158 @@
+"""Booking what was quarantined, once it can be.
+
+The entry is resolved and its event booked in one transaction, so however often and by however many workers this is tried,
+it happens once. What still cannot be booked is left as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from psycopg import Connection
+
+from taximeter_db import ledger, quarantine
+from taximeter_db.errors import NotFoundError
+from taximeter_db.events import Outcome, Policy, Rejected, WorkspaceState
+from taximeter_worker.booker import price
+from taximeter_worker.decode import Decoded, Limits, decode_message
+from taximeter_worker.pricing import PriceBook, load_book
+
+CHUNK_ENTRIES = 500
+LOCK = 7_480_312_911
+"""Advisory lock: one worker at a time goes through the entries that wait for a price."""
+
+
+class Replayed(msgspec.Struct):
+    """What became of one entry.
+
+    Attributes:
+        entry_id: its number.
+        result: ``booked``, ``duplicate`` (it had been booked before) or ``kept``.
+        reason: why it was kept: the code of the fault that is still there.
+        detail: the same as a sentence.
+        states: the workspaces it changed; their flags must be written by the caller.
+    """
+
+    entry_id: int
+    result: str
+    reason: str | None = None
+    detail: str | None = None
+    states: list[WorkspaceState] = msgspec.field(default_factory=list)
+
+
+def replay(
+    conn: Connection[Any],
+    ids: Sequence[int],
+    correction: bytes | None = None,
+    *,
+    by: str = "replay",
+    book: PriceBook | None = None,
+    limits: Limits | None = None,
+    policy: Policy = Policy(),  # noqa: B008 -- frozen
+) -> list[Replayed]:
+    """Try to book quarantined entries, each in a transaction of its own.
+
+    Args:
+        conn: from ``booking_connection``.
+        ids: numbers of the entries.
+        correction: a corrected event (JSON) to book in the place of the one entry's; the entry keeps what was received.
+        by: who does it, kept with the entry.
+        book: prices to use instead of the current ones.
+        limits: the decoder's limits.
+        policy: what happens to unknown workspaces.
+
+    Raises:
+        NotFoundError: there is no such entry, or it was resolved before.
+        ValueError: a correction for more than one entry.
+    """
+    if correction is not None and len(ids) != 1:
+        raise ValueError("A correction is for one entry: name exactly one.")
+    book = book or load_book(conn)
+    results = []
+    for entry_id in ids:
+        entry = quarantine.get(conn, entry_id)
+        if entry.resolved_at is not None:
+            raise NotFoundError(f"Quarantine entry {entry_id} was resolved before ({entry.resolution}).")
+        if correction is None:
+            batch = _decode(entry.event, entry.content_type, book, limits)
+        else:
+            batch = _decode(correction, "application/cloudevents+json", book, limits)
+        results.append(_replay_one(conn, entry, batch, by, policy))
+    return results
+
+
+def replay_price_missing(
+    conn: Connection[Any],
+    publish: Callable[[list[WorkspaceState]], None],
+    *,
+    book: PriceBook,
+    limits: Limits | None = None,
+    policy: Policy = Policy(),  # noqa: B008 -- frozen
+) -> int:
+    """Book every entry that waited for a price and now has one; returns how many there were.
+
+    Nothing is done while another worker is at it. ``publish`` is given the states whose flags must be written.
+    """
+    row = conn.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone()
+    if not row or not row[0]:
+        return 0
+    booked, after = 0, 0
+    try:
+        while entries := quarantine.find(conn, reason="price_missing", after=after, limit=CHUNK_ENTRIES):
+            after = entries[-1].id
+            ready: dict[int, Decoded] = {}
+            for entry in entries:
+                batch = _decode(entry.event, entry.content_type, book, limits)
+                if not batch.rejected:
+                    ready[entry.id] = batch
+            if ready:
+                outcome, resolved = _book(conn, ready, "price was set", policy)
+                booked += resolved
+                publish(list(outcome.states.values()))
+    finally:
+        if not conn.broken:
+            conn.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+    return booked
+
+
+def _decode(event: bytes, content_type: str | None, book: PriceBook, limits: Limits | None) -> Decoded:
+    decoded = decode_message(event, content_type, now=time.time_ns() // 1000, limits=limits or Limits())
+    rejected = list(decoded.rejected)
+    return Decoded(price(book, decoded.usages, rejected), list(decoded.payments), rejected)
+
+
+def _replay_one(conn: Connection[Any], entry: quarantine.Entry, batch: Decoded, by: str, policy: Policy) -> Replayed:
+    if batch.rejected and not (batch.usages or batch.payments):
+        first = batch.rejected[0]
+        return Replayed(entry.id, "kept", first.reason, first.detail)
+    outcome, resolved = _book(conn, {entry.id: batch}, by, policy)
+    if not resolved:
+        raise NotFoundError(f"Quarantine entry {entry.id} was resolved by someone else a moment ago.")
+    states = list(outcome.states.values())
+    if outcome.usages_booked or outcome.payments_booked:
+        return Replayed(entry.id, "booked", states=states)
+    if outcome.refused:
+        refused: Rejected = outcome.refused[0]
+        return Replayed(entry.id, "kept", refused.reason, refused.detail, states)
+    return Replayed(entry.id, "duplicate", states=states)
+
+
+def _book(conn: Connection[Any], batches: dict[int, Decoded], by: str, policy: Policy) -> tuple[Outcome, int]:
+    """Resolve entries and book their events in one transaction; those that someone else resolved first are left out.
+
+    Resolved comes first: if the ledger refuses an event for a new reason, it is parked anew under that reason, and the
+    open entry with the same bytes must be out of the way.
+    """
+    with conn.transaction():
+        mine: Iterable[int] = quarantine.resolve(conn, list(batches), quarantine.REPLAYED, by=by)
+        usages, payments, rejected, resolved = [], [], [], 0
+        for entry_id in sorted(mine):
+            resolved += 1
+            usages += batches[entry_id].usages
+            payments += batches[entry_id].payments
+            rejected += batches[entry_id].rejected
+        outcome = ledger.book(conn, usages, payments, rejected, policy=policy)
+    return outcome, resolved
