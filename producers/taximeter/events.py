@@ -1,0 +1,258 @@
+"""Building and checking one event: from the arguments of ``Meter.record`` to a line of JSON.
+
+What is checked here is what the worker would surely refuse, so that a mistake shows where it was made. The codes
+are those of the quarantine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Context, Decimal
+from typing import Any, Final
+
+import msgspec
+
+from taximeter import names
+from taximeter.errors import InvalidEventError
+from taximeter.ids import new_event_id
+
+QUANTITY_MAX: Final = 10**15
+QUANTITY_DECIMALS: Final = 6
+_QUANTUM: Final = Decimal(1).scaleb(-QUANTITY_DECIMALS)
+_CONTEXT: Final = Context(prec=40)
+_NANOSECONDS_PER_MILLISECOND: Final = 1_000_000
+
+_workspace_fits = re.compile(names.WORKSPACE_ID_PATTERN).fullmatch
+_id_fits = re.compile(rf"[\x20-\x7e]{{1,{names.EVENT_ID_MAX}}}").fullmatch
+_text_is_bad = re.compile("[\x00\ud800-\udfff]").search
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+ROUTING_KEYS: Final[dict[str, str]] = {
+    names.USAGE_TYPE: names.USAGE_ROUTING_KEY,
+    names.PAYMENT_TYPE: names.PAYMENT_ROUTING_KEY,
+}
+"""The routing key of each event type."""
+
+
+class _Data(msgspec.Struct, gc=False, omit_defaults=True):
+    tool: str
+    quantities: dict[str, int | Decimal]
+    provider: str | None = None
+    model: str | None = None
+    input: Any = None
+    output: Any = None
+    metadata: Any = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    specversion: str
+    type: str
+    id: str
+    source: str
+    subject: str
+    time: str
+    data: _Data
+
+
+def check_workspace_id(workspace_id: object) -> str:
+    """Return the workspace id, or raise `InvalidEventError` when it is missing or holds other characters."""
+    if isinstance(workspace_id, str) and _workspace_fits(workspace_id):
+        return workspace_id
+    if workspace_id is None or workspace_id == "":
+        raise InvalidEventError("workspace_required", "workspace_id", "every event belongs to a workspace")
+    raise InvalidEventError(
+        "workspace_charset",
+        "workspace_id",
+        f"must be 1 to {names.WORKSPACE_ID_MAX} characters of A-Z a-z 0-9 . _ : - as a str",
+    )
+
+
+def check_event_id(event_id: object) -> str:
+    """Return the event id, or raise `InvalidEventError` when it cannot serve as an idempotency key."""
+    if isinstance(event_id, str) and _id_fits(event_id) and not event_id.isspace():
+        return event_id
+    if event_id is None or not isinstance(event_id, str) or not event_id.strip():
+        raise InvalidEventError("id_required", "id", "must be a non-blank str; leave it out to get a UUIDv7")
+    if len(event_id) > names.EVENT_ID_MAX:
+        raise InvalidEventError("id_too_long", "id", f"has {len(event_id)} characters, at most {names.EVENT_ID_MAX}")
+    raise InvalidEventError("id_charset", "id", "must be printable ASCII")
+
+
+def usage_line(
+    workspace_id: str,
+    *,
+    tool: str,
+    quantities: Mapping[str, int | float | Decimal],
+    provider: str | None,
+    model: str | None,
+    input: Any,  # noqa: A002 - the contract's name
+    output: Any,
+    metadata: Mapping[str, Any] | None,
+    event_id: str | None,
+    occurred_at: datetime | None,
+    source: str,
+) -> tuple[str, bytes]:
+    """Check a usage and encode it as one line of JSON without the line feed.
+
+    Returns:
+        The event id and the line.
+
+    Raises:
+        InvalidEventError: The worker would refuse the event.
+    """
+    check_workspace_id(workspace_id)
+    if event_id is None:
+        event_id = new_event_id()
+    else:
+        check_event_id(event_id)
+    _check_text("tool", tool, required=True)
+    if provider is not None:
+        _check_text("provider", provider)
+    if model is not None:
+        _check_text("model", model)
+    if metadata is not None and type(metadata) is not dict:
+        metadata = _plain_mapping(metadata)
+    data = _Data(tool, _check_quantities(quantities), provider, model, input, output, metadata)
+    stamp = _now() if occurred_at is None else _rfc3339(occurred_at)
+    event = _Event("1.0", names.USAGE_TYPE, event_id, source, workspace_id, stamp, data)
+    return event_id, encode_json(event, "input, output or metadata")
+
+
+def check_source(source: object) -> str:
+    """Return the CloudEvents source, or raise `InvalidEventError` when it is not a plain non-empty text."""
+    if isinstance(source, str) and source and source.isprintable():
+        return source
+    raise InvalidEventError("bad_text", "source", "must be a non-empty str of printable characters")
+
+
+def _check_text(field: str, value: object, *, required: bool = False) -> None:
+    if type(value) is not str and not isinstance(value, str):
+        if required and value is None:
+            raise InvalidEventError("tool_required", field, "name the tool that consumed something")
+        raise InvalidEventError("bad_type", field, f"must be a str, not {type(value).__name__}")
+    if required and not value.strip():
+        raise InvalidEventError("tool_required", field, "name the tool that consumed something")
+    if required and len(value) > names.TOOL_MAX:
+        raise InvalidEventError("bad_text", field, f"has {len(value)} characters, at most {names.TOOL_MAX}")
+    if _text_is_bad(value):
+        raise InvalidEventError("bad_text", field, "must not hold NUL or half a surrogate pair")
+
+
+def _check_quantities(quantities: object) -> dict[str, int | Decimal]:
+    if not isinstance(quantities, Mapping):
+        if quantities is None:
+            raise InvalidEventError("quantity_required", "quantities", "say what was consumed")
+        raise InvalidEventError("bad_type", "quantities", f"must be a dict, not {type(quantities).__name__}")
+    if not quantities:
+        raise InvalidEventError("quantity_required", "quantities", "say what was consumed; an empty dict is no usage")
+    checked: dict[str, int | Decimal] = {}
+    for unit, value in quantities.items():
+        if type(unit) is not str or not unit or len(unit) > names.TOOL_MAX or _text_is_bad(unit):
+            raise InvalidEventError(
+                "bad_text", "quantities", f"a unit's name must be a str of 1 to {names.TOOL_MAX} characters"
+            )
+        if type(value) is int and 0 <= value <= QUANTITY_MAX:
+            checked[unit] = value
+        else:
+            checked[unit] = _check_quantity(f"quantities.{unit}", value)
+    return checked
+
+
+def _check_quantity(field: str, value: object) -> int | Decimal:
+    if value is None:
+        raise InvalidEventError("quantity_required", field, "is None; leave out what was not consumed")
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise InvalidEventError("bad_type", field, f"must be an int, Decimal or float, not {type(value).__name__}")
+    finite = value.is_finite() if isinstance(value, Decimal) else isinstance(value, int) or math.isfinite(value)
+    if not finite:
+        raise InvalidEventError("bad_number", field, "must be a finite number")
+    if value < 0:
+        raise InvalidEventError("negative_quantity", field, "must not be negative; corrections are payments")
+    if value > QUANTITY_MAX:
+        raise InvalidEventError("out_of_range", field, "must be at most 10^15")
+    if isinstance(value, int):
+        return int(value)
+    # float.__repr__ is the shortest text that means this float: 0.1 travels as 0.1.
+    exact = Decimal(float.__repr__(value)) if isinstance(value, float) else value
+    rounded = exact.quantize(_QUANTUM, context=_CONTEXT)
+    if rounded != exact:
+        raise InvalidEventError("too_precise", field, "has more than 6 decimals; round it, for example round(x, 6)")
+    whole = int(rounded)
+    return whole if whole == rounded else rounded.normalize(_CONTEXT)
+
+
+def _plain_mapping(metadata: object) -> dict[str, Any]:
+    if isinstance(metadata, Mapping):
+        return dict(metadata)
+    raise InvalidEventError("bad_type", "metadata", f"must be a dict, not {type(metadata).__name__}")
+
+
+def _rfc3339(occurred_at: object) -> str:
+    if not isinstance(occurred_at, datetime):
+        raise InvalidEventError("bad_time", "time", f"must be a datetime, not {type(occurred_at).__name__}")
+    if occurred_at.tzinfo is None or occurred_at.utcoffset() is None:
+        raise InvalidEventError("timezone_required", "time", "has no time zone; use datetime.now(timezone.utc)")
+    try:
+        return occurred_at.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+    except OverflowError:
+        raise InvalidEventError("bad_time", "time", "lies outside the years 1 to 9999 in UTC") from None
+
+
+_second: tuple[int, str] = (0, "")
+
+
+def _now() -> str:
+    # Formatting a date costs more than the rest of the envelope: once a second is enough.
+    global _second  # noqa: PLW0603 - a cache of one immutable pair, replaced whole
+    milliseconds = time.time_ns() // _NANOSECONDS_PER_MILLISECOND
+    seconds, rest = divmod(milliseconds, 1000)
+    known, text = _second
+    if known != seconds:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        _second = (seconds, text)
+    return f"{text}.{rest:03d}Z"
+
+
+def encode_json(value: object, field: str) -> bytes:
+    """Write a value as one line of JSON: text exactly as it is, Decimals as numbers.
+
+    Raises:
+        InvalidEventError: JSON cannot express the value; ``field`` says where it was given.
+    """
+    try:
+        try:
+            line = _encode(value)
+        except UnicodeEncodeError:
+            # UTF-8 has no half surrogate pairs, JSON's escapes do.
+            line = _escape(msgspec.to_builtins(value, builtin_types=(Decimal,))).encode()
+        if b"NaN" in line or b"Infinity" in line:
+            # A non-finite Decimal is written as a bare word; the same word inside a text is fine.
+            json.loads(line, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidEventError("too_deep", field, "is nested too deeply") from None
+    except InvalidEventError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidEventError("bad_type", field, f"cannot be written as JSON: {error}") from None
+    return line
+
+
+def _refuse_constant(word: str) -> None:
+    raise InvalidEventError("bad_number", "event", f"holds {word}, which JSON cannot express")
+
+
+def _escape(value: object) -> str:
+    """Write any JSON value in ASCII, with half surrogate pairs kept as escapes."""
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, Mapping):
+        members = (f"{_escape(key if isinstance(key, str) else str(key))}:{_escape(v)}" for key, v in value.items())
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_escape, value)) + "]"
+    return _encode(value).decode()

@@ -1,0 +1,234 @@
+"""One file of the spool: events as lines of JSON, appended by one process and read once.
+
+    usage-<id>.ndjson      the events; locked (flock) for as long as its process lives
+    usage-<id>.confirmed   how many of its bytes the broker has confirmed, as text
+
+The name begins with the routing key. The id is a UUIDv7, so names sort by age. A file whose lock can be had belongs
+to a dead process: whoever gets the lock publishes the rest of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from collections import deque
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from taximeter.ids import new_event_id
+
+SUFFIX: Final = ".ndjson"
+CONFIRMED_SUFFIX: Final = ".confirmed"
+NEW_SUFFIX: Final = ".new"
+_OFFSET_DIGITS: Final = 20
+_MARK_EVERY_SECONDS: Final = 1.0
+_COUNT_CHUNK_BYTES: Final = 1024 * 1024
+
+
+class Cut(NamedTuple):
+    """Some whole lines of a segment, ready to send."""
+
+    body: bytes
+    """A JSON array of the events."""
+    events: int
+    start: int
+    end: int
+
+
+class Segment:
+    """An open, locked segment file.
+
+    Bytes ``0 … confirmed`` have been confirmed by the broker, ``confirmed … sent`` are on their way, and
+    ``sent … end`` wait. Only the thread that publishes moves ``sent`` and ``confirmed``.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, end: int, confirmed: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.end = end
+        self.sent = self.confirmed = confirmed
+        self.sealed = False
+        """Nothing will be appended any more."""
+        self._confirmed_descriptor: int | None = None
+        # (offset, wall clock): when the line at the offset was written, noted once a second.
+        self._marks: deque[tuple[int, float]] = deque()
+        self._marked_at = 0.0
+
+    @classmethod
+    def create(cls, directory: Path, routing_key: str) -> Segment:
+        """Make a new, locked, empty segment.
+
+        It gets its name only once it is locked, so that nobody takes it for a dead process's.
+
+        Raises:
+            OSError: The directory cannot be written.
+        """
+        path = directory / f"{routing_key}-{new_event_id()}{SUFFIX}"
+        unnamed = path.with_suffix(NEW_SUFFIX)
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unnamed.rename(path)
+        except BaseException:
+            os.close(descriptor)
+            unnamed.unlink(missing_ok=True)
+            raise
+        return cls(path, descriptor, end=0, confirmed=0)
+
+    @classmethod
+    def adopt(cls, path: Path) -> Segment | None:
+        """Open a dead process's segment, or return None if its process lives or it is not ours to read.
+
+        An unterminated last line is a ``record`` that never returned: it is left out.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        segment = None
+        with contextlib.suppress(OSError):
+            segment = cls._take_over(path, descriptor)
+        if segment is None:
+            os.close(descriptor)
+        return segment
+
+    @classmethod
+    def _take_over(cls, path: Path, descriptor: int) -> Segment | None:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.lstat().st_ino != found.st_ino:
+            return None
+        end = _last_line_end(descriptor, found.st_size)
+        segment = cls(path, descriptor, end=end, confirmed=min(_read_confirmed(path), end))
+        segment.sealed = True
+        segment._marks.append((0, found.st_mtime))
+        return segment
+
+    def append(self, line: bytes, *, fsync: bool = False) -> None:
+        """Append one line of JSON, and wait for the disk itself if asked to.
+
+        The caller holds the spool's lock.
+
+        Raises:
+            OSError: The line could not be written whole, and nothing of it is left in the segment.
+        """
+        record = line + b"\n"
+        try:
+            written = os.write(self.descriptor, record)
+            if written != len(record):
+                # A disk that fills up writes a part; the next attempt says why.
+                os.write(self.descriptor, record[written:])
+                raise OSError("the disk took only a part of the event")  # noqa: TRY301 - undone below in one place
+            if fsync:
+                os.fsync(self.descriptor)
+        except OSError:
+            # Should cutting it back fail too, the torn line stays unterminated behind the end, where nobody reads.
+            self.sealed = True
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.descriptor, self.end)
+                self.sealed = False
+            raise
+        now = time.time()
+        if now - self._marked_at >= _MARK_EVERY_SECONDS or not self._marks:
+            self._marks.append((self.end, now))
+            self._marked_at = now
+        self.end += len(record)
+
+    def cut(self, events_max: int, bytes_max: int) -> Cut | None:
+        """Take the next lines, at most ``events_max`` and ``bytes_max`` but at least one, and move ``sent``."""
+        start, end = self.sent, self.end
+        size = bytes_max
+        while start < end:
+            chunk = os.pread(self.descriptor, min(size, end - start), start)
+            if not chunk:
+                raise OSError(f"{self.path} is shorter than it was; something else changed the spool")
+            length = chunk.rfind(b"\n") + 1
+            if length == 0:
+                size *= 2
+                continue
+            events = chunk.count(b"\n", 0, length)
+            if events > events_max:
+                length, events = _line_end(chunk, events_max), events_max
+            self.sent = start + length
+            body = b"[" + chunk[: length - 1].replace(b"\n", b",") + b"]"
+            return Cut(body, events, start, start + length)
+        return None
+
+    def confirm(self, end: int) -> None:
+        """Note that the broker has everything up to ``end``."""
+        self.confirmed = end
+        marks = self._marks
+        while len(marks) > 1 and marks[1][0] <= end:
+            marks.popleft()
+        # Losing the note only means that a restart publishes some events again, which are then duplicates.
+        with contextlib.suppress(OSError):
+            if self._confirmed_descriptor is None:
+                side = self.path.with_suffix(CONFIRMED_SUFFIX)
+                self._confirmed_descriptor = os.open(side, os.O_WRONLY | os.O_CREAT, 0o600)
+            os.pwrite(self._confirmed_descriptor, b"%0*d\n" % (_OFFSET_DIGITS, end), 0)
+
+    def rewind(self) -> None:
+        """Go back to the last confirmed position: what was on its way is sent again."""
+        self.sent = self.confirmed
+
+    @property
+    def oldest_at(self) -> float | None:
+        """Wall-clock seconds, to the second, at which the oldest unconfirmed event was written."""
+        if self.confirmed >= self.end or not self._marks:
+            return None
+        return self._marks[0][1]
+
+    def count_unconfirmed(self) -> int:
+        """Count the unconfirmed events by reading the file."""
+        offset, events = self.confirmed, 0
+        while offset < self.end:
+            chunk = os.pread(self.descriptor, min(_COUNT_CHUNK_BYTES, self.end - offset), offset)
+            if not chunk:
+                break
+            events += chunk.count(b"\n")
+            offset += len(chunk)
+        return events
+
+    def close(self, *, forked: bool = False) -> None:
+        """Give the segment up: delete it if everything in it is confirmed, else leave it for adoption.
+
+        A forked child only closes its copies of the descriptors: file and lock stay the parent's.
+        """
+        if not forked and self.confirmed >= self.end:
+            self.path.unlink(missing_ok=True)
+            self.path.with_suffix(CONFIRMED_SUFFIX).unlink(missing_ok=True)
+        for descriptor in (self.descriptor, self._confirmed_descriptor):
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+
+
+def _line_end(chunk: bytes, lines: int) -> int:
+    position = -1
+    for _ in range(lines):
+        position = chunk.index(b"\n", position + 1)
+    return position + 1
+
+
+def _last_line_end(descriptor: int, size: int) -> int:
+    end = size
+    while end > 0:
+        start = max(0, end - _COUNT_CHUNK_BYTES)
+        position = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if position >= 0:
+            return start + position + 1
+        end = start
+    return 0
+
+
+def _read_confirmed(path: Path) -> int:
+    try:
+        text = path.with_suffix(CONFIRMED_SUFFIX).read_bytes()
+    except OSError:
+        return 0
+    return int(text) if len(text) == _OFFSET_DIGITS + 1 and text[:-1].isdigit() else 0
