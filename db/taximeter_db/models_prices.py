@@ -43,8 +43,8 @@ class PriceEntry(Base):
             "(tool IS NOT NULL OR provider IS NOT NULL) AND (provider IS NULL) = (model IS NULL)", name="target"
         ),
         CheckConstraint(
-            "char_length(tool) BETWEEN 1 AND 255 AND char_length(provider) BETWEEN 1 AND 255"
-            " AND char_length(model) BETWEEN 1 AND 255 AND char_length(unit) BETWEEN 1 AND 128",
+            "char_length(tool) BETWEEN 1 AND 256 AND char_length(provider) BETWEEN 1 AND 256"
+            " AND char_length(model) BETWEEN 1 AND 256 AND char_length(unit) BETWEEN 1 AND 64",
             name="text",
         ),
         # NaN is greater than Infinity in PostgreSQL: the upper bound refuses both.

@@ -25,8 +25,10 @@ BOOK_LOCK: Final = 7_480_312_909
 AMOUNT_LIMIT: Final = Decimal(10**15)
 DECIMALS_MAX: Final = 30
 TIER_LIMIT: Final = 10**18
+TEXT_MAX: Final = 256
 
 _DECIMAL = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,30})?", re.ASCII)
+_UNIT = re.compile(r"[A-Za-z0-9_.:\-]{1,64}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _COLUMNS = "revision, effective_from, amount, per, tool, provider, model, unit, tier_above, tier_amounts, source"
 
@@ -137,10 +139,13 @@ def check(price: Price) -> Price:
         raise PriceError("A model's price needs both the provider and the model: a model's name alone is ambiguous.")
     if target.tool is None and target.provider is None:
         raise PriceError("A price needs a target: a tool, or a provider and a model.")
-    texts = (("tool", target.tool, 255), ("provider", target.provider, 255), ("model", target.model, 255))
-    for name, text, length_max in (*texts, ("unit", price.unit, 128), ("source", price.source, 255)):
-        if text is not None and (not text.strip() or len(text) > length_max or _CONTROL.search(text)):
-            raise PriceError(f"The {name} must be 1 to {length_max} characters, without control characters.")
+    for name, text in (*target._asdict().items(), ("source", price.source)):
+        if text is not None and (not text.strip() or len(text) > TEXT_MAX or _CONTROL.search(text)):
+            raise PriceError(f"The {name} must be 1 to {TEXT_MAX} characters, without control characters.")
+    if not _UNIT.fullmatch(price.unit):
+        raise PriceError(
+            f"{price.unit[:80]!r} cannot be a unit: 1 to 64 letters, digits and _ . : - are, as in an event."
+        )
     for name, number in (("price", price.amount), ("per", price.per), *(("tier", tier.amount) for tier in price.tiers)):
         if not number.is_finite() or number < 0 or number >= AMOUNT_LIMIT or _decimals(number) > DECIMALS_MAX:
             raise PriceError(f"The {name} must be a number from 0 up to 10^15, with at most {DECIMALS_MAX} decimals.")

@@ -36,8 +36,8 @@ CREATE TABLE taximeter.price_entries (
     CONSTRAINT price_entries_target_check
         CHECK ((tool IS NOT NULL OR provider IS NOT NULL) AND (provider IS NULL) = (model IS NULL)),
     CONSTRAINT price_entries_text_check
-        CHECK (char_length(tool) BETWEEN 1 AND 255 AND char_length(provider) BETWEEN 1 AND 255
-               AND char_length(model) BETWEEN 1 AND 255 AND char_length(unit) BETWEEN 1 AND 128),
+        CHECK (char_length(tool) BETWEEN 1 AND 256 AND char_length(provider) BETWEEN 1 AND 256
+               AND char_length(model) BETWEEN 1 AND 256 AND char_length(unit) BETWEEN 1 AND 64),
     CONSTRAINT price_entries_amount_check CHECK (amount >= 0 AND amount < 'Infinity'),
     CONSTRAINT price_entries_per_check CHECK (per > 0 AND per < 'Infinity'),
     CONSTRAINT price_entries_tiers_check
