@@ -23,12 +23,12 @@ from servers.rabbitmq import RabbitMQ  # noqa: E402
 from taximeter_cli.embedded.postgres import Postgres  # noqa: E402
 from taximeter_cli.embedded.process import free_port  # noqa: E402
 from taximeter_cli.embedded.valkey import Valkey  # noqa: E402
-from taximeter_db import connect, migrate, prices  # noqa: E402
-from taximeter_worker.pricing.genai_catalogue import seed  # noqa: E402
+from taximeter_db import connect, migrate  # noqa: E402
+from taximeter_worker.pricing import seed  # noqa: E402
 
 # As docs/deployment.md recommends; fsync and synchronous_commit stay on, that is what is measured.
 POSTGRES_SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "15min"}
-__all__ = ["ROOT", "CpuMeter", "Stack", "prices", "running_stack", "wait_for"]
+__all__ = ["ROOT", "CpuMeter", "Stack", "running_stack", "wait_for"]
 
 
 class Stack:
