@@ -30,6 +30,9 @@ def _object(pairs: list[tuple[str, Any]]) -> Object:
     return made
 
 
+_json = json.JSONDecoder(object_pairs_hook=_object, parse_int=Literal, parse_float=Literal, parse_constant=Literal)
+
+
 def check_start(raw: bytes) -> None:
     """Look at the first bytes only.
 
@@ -56,9 +59,7 @@ def parse(raw: bytes, limits: Limits) -> Any:
     except UnicodeDecodeError as error:
         raise RefusedError("bad_encoding", f"The text is not UTF-8 (byte {error.start}); send UTF-8.") from None
     try:
-        return json.loads(
-            text, object_pairs_hook=_object, parse_int=Literal, parse_float=Literal, parse_constant=Literal
-        )
+        return _json.decode(text)
     except json.JSONDecodeError as error:
         offset = len(text[: error.pos].encode())
         raise RefusedError("bad_json", f"Not JSON at byte {offset} of {len(raw)}: {error.msg}.") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from functools import lru_cache
 from typing import Final
 
 from taximeter_worker.decode.base import RefusedError
@@ -24,59 +23,62 @@ _LIKE_A_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::
 _SHAPE: Final = 'Write RFC 3339 with an offset, such as "2026-11-22T10:00:00.123Z" or "2026-11-22T11:00:00+01:00".'
 
 
+# Both halves of a time repeat from event to event: the second within a burst, the rest at millisecond precision.
+_starts: dict[str, int] = {}
+_ends: dict[str, int] = {}
+_REMEMBERED_MAX: Final = 4096
+
+
 def micros(text: str) -> int:
     """Read a time exactly. Digits beyond the microsecond are cut off; a leap second is the end of its minute.
 
     Raises:
         ValueError: Not RFC 3339, or not in the years 1 to 9999 UTC.
     """
-    # Both halves repeat from event to event: the second within a burst, the rest at millisecond precision.
-    second, leap = _start(text[:_START_LENGTH])
-    moment = second + (_end(text[_START_LENGTH:]) if not leap else _leap_end(second, text[_START_LENGTH:]))
-    if not _FIRST <= moment < _LAST:
-        raise ValueError
-    return moment
+    try:
+        return _starts[text[:_START_LENGTH]] + _ends[text[_START_LENGTH:]]
+    except KeyError:
+        return _read(text)
 
 
-@lru_cache(maxsize=4096)
-def _start(text: str) -> tuple[int, bool]:
-    """Microseconds of a date and time to the second, and whether it names a leap second."""
-    match = _START.fullmatch(text)
-    if match is None:
+def _read(text: str) -> int:
+    start, end = _START.fullmatch(text[:_START_LENGTH]), _END.fullmatch(text[_START_LENGTH:])
+    if start is None or end is None:
         raise ValueError
-    year, month, day, hour, minute, second = map(int, match.groups())
+    year, month, day, hour, minute, second = map(int, start.groups())
     if hour > 23 or minute > 59 or second > 60:
         raise ValueError
     days = dt.date(year, month, day).toordinal() - _EPOCH_DAY
-    return days * _DAY + ((hour * 60 + minute) * 60 + second) * SECOND, second == 60
-
-
-@lru_cache(maxsize=4096)
-def _end(text: str) -> int:
-    """Microseconds of a fraction less those of the offset behind it."""
-    match = _END.fullmatch(text)
-    if match is None:
-        raise ValueError
-    fraction, sign, hours, minutes = match.groups()
-    moment = int(fraction[:6].ljust(6, "0")) if fraction else 0
-    if sign:
-        if int(hours) > 23 or int(minutes) > 59:
+    whole = days * _DAY + ((hour * 60 + minute) * 60 + second) * SECOND
+    fraction, offset = _fraction_and_offset(end)
+    if second == 60:
+        # It exists at the end of a UTC day only, and becomes that day's last microsecond.
+        if (whole - offset) % _DAY:
             raise ValueError
-        offset = (int(hours) * 60 + int(minutes)) * _MINUTE
-        moment += offset if sign == "-" else -offset
+        return whole - offset - 1
+    moment = whole + fraction - offset
+    if not _FIRST <= moment < _LAST:
+        raise ValueError
+    if 1 < year < dt.MAXYEAR:  # there every half goes with every other
+        for remembered, part, value in (
+            (_starts, start[0], whole),
+            (_ends, end[0], fraction - offset),
+        ):
+            if len(remembered) >= _REMEMBERED_MAX:
+                remembered.clear()
+            remembered[part] = value
     return moment
 
 
-def _leap_end(second: int, text: str) -> int:
-    """As `_end`, for a leap second: it exists at the end of a UTC day only, and becomes its last microsecond."""
-    match = _END.fullmatch(text)
-    if match is None:
+def _fraction_and_offset(end: re.Match[str]) -> tuple[int, int]:
+    fraction, sign, hours, minutes = end.groups()
+    micro = int(fraction[:6].ljust(6, "0")) if fraction else 0
+    if not sign:
+        return micro, 0
+    if int(hours) > 23 or int(minutes) > 59:
         raise ValueError
-    fraction = _end("." + match[1] + "Z") if match[1] else 0
-    offset = _end(text) - fraction
-    if (second + offset) % _DAY:
-        raise ValueError
-    return offset - 1
+    offset = (int(hours) * 60 + int(minutes)) * _MINUTE
+    return micro, -offset if sign == "-" else offset
 
 
 def event_time(value: object) -> int:

@@ -7,6 +7,7 @@ docs/decisions/0050-fingerprint-of-an-event.md before changing a byte of it.
 from __future__ import annotations
 
 import hashlib
+import re
 from decimal import Decimal
 from typing import Final
 
@@ -19,10 +20,12 @@ FINGERPRINT_BYTES: Final = 16
 Members = list[tuple[bytes, bytes]]
 """Names (quoted, as written) and values (as written) of what is stored but not priced."""
 
+# The other escapes (\n, \" …) are short already: so does the encoder write them.
+_OTHER_ESCAPE = re.compile(rb"\\[u/]")
+
 _EMPTY: Final = hashlib.blake2b(digest_size=FINGERPRINT_BYTES)
 _head = msgspec.json.Encoder(order="sorted", decimal_format="number").encode
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
-_name = msgspec.json.Decoder(str).decode
 
 
 def payload(members: Members) -> bytes | None:
@@ -48,8 +51,9 @@ def usage_fingerprint(
     digest.update(_head((names.USAGE_TYPE, event_id, tool, provider, model, quantities)))
     if members:
         # The head is one JSON array and the members are length-prefixed: no two contents share an encoding.
-        for name, value in sorted((canonical(name), canonical(value)) for name, value in members):
-            digest.update(b"%d:%b%d:%b" % (len(name), name, len(value), value))
+        for name, value in sorted([(canonical(name), canonical(value)) for name, value in members]):
+            digest.update(b"%d:%b%d:" % (len(name), name, len(value)))
+            digest.update(value)
     return digest.digest()
 
 
@@ -68,7 +72,7 @@ def canonical(value: bytes) -> bytes:
     Numbers keep their digits. What msgspec cannot hold (lone surrogates, integers beyond 64 bits) stays as it
     was written; it cannot be mistaken for a canonical form, since that can always be decoded.
     """
-    if value[0] == 0x22 and b"\\" not in value:
+    if value[0] == 0x22 and _OTHER_ESCAPE.search(value) is None:
         return value
     try:
         return _head(_decode(value))

@@ -7,7 +7,6 @@ must agree on every event that this one takes; tests/worker/test_decode_agreemen
 from __future__ import annotations
 
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -19,25 +18,26 @@ from taximeter_worker.decode import base, clock, content, fields, numbers, scan
 from taximeter_worker.decode.base import Limits
 
 
-class _Data(msgspec.Struct, gc=False):
+# In the order of the wire, which msgspec tries first.
+class _Data(msgspec.Struct, gc=False, kw_only=True):
     tool: str
-    quantities: dict[str, Any]
     provider: str | UnsetType | None = UNSET
     model: str | UnsetType | None = UNSET
+    quantities: dict[str, Any]
     input: Raw | UnsetType = UNSET
     output: Raw | UnsetType = UNSET
     metadata: Raw | UnsetType = UNSET
 
 
-class _Event(msgspec.Struct, gc=False):
+class _Event(msgspec.Struct, gc=False, kw_only=True):
     specversion: Literal["1.0"]
     id: str
+    source: str | UnsetType = UNSET
     type: Literal["taximeter.usage.v1"]
     subject: str
     time: str
-    data: _Data
-    source: str | UnsetType = UNSET
     datacontenttype: str | UnsetType = UNSET
+    data: _Data
 
 
 # Decimal as a hook is exact, and however large an exponent it stays a number.
@@ -62,6 +62,8 @@ def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
     event = _decode(raw)
     data = event.data
     event_id, workspace_id, quantities = event.id, event.subject, data.quantities
+    if not 0 < len(quantities) <= limits.units_max:
+        return None
     # Names that came twice vanish in decoding, and so do unknown ones; but every name and text has its two quotes,
     # so that their number tells. An escaped quote counts too: a false alarm, never a missed one.
     quotes = _QUOTES + 2 * len(quantities)
@@ -82,19 +84,23 @@ def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
     if data.input is not UNSET or data.output is not UNSET or data.metadata is not UNSET:
         members = _members(data, limits.depth_max)
         quotes += sum(2 + value.count(b'"') for _, value in members)
-    _check_workspace(workspace_id)
-    _check_names(tool := data.tool, provider, model)
+    tool = data.tool
+    if workspace_id not in _good_workspaces:
+        _check_workspace(workspace_id)
+    if (tool, provider, model) not in _good_names:
+        _check_names(tool, provider, model)
     occurred_at = clock.micros(event.time)
     if (
         raw.count(b'"') != quotes
         or len(raw) > limits.event_bytes_max
         or occurred_at > latest
-        or not 0 < len(quantities) <= limits.units_max
-        or not fields.is_event_id(event_id)
+        or not (0 < len(event_id) <= names.EVENT_ID_MAX and event_id.isascii() and event_id.isprintable())
+        or event_id.isspace()
     ):
         return None
     for unit, quantity in quantities.items():
-        _check_unit(unit)
+        if unit not in _good_units:
+            _check_unit(unit)
         if type(quantity) is not int:
             if type(quantity) is not Decimal or not 0 <= quantity <= base.QUANTITY_MAX:
                 return None
@@ -138,20 +144,31 @@ def _members(data: _Data, depth_max: int) -> content.Members:
     return members
 
 
-# These remember good values only (an exception is never cached), so that what they hold is short.
-@lru_cache(maxsize=16384)
+# What passed once passes again. Good ones alone are remembered, so that all are short.
+_good_workspaces: set[str] = set()
+_good_names: set[tuple[str, str | None, str | None]] = set()
+_good_units: set[str] = set()
+_REMEMBERED_MAX: Final = 10_000
+
+
+def _remember(good: set[Any], value: Any) -> None:
+    if len(good) >= _REMEMBERED_MAX:
+        good.clear()
+    good.add(value)
+
+
 def _check_workspace(text: str) -> None:
     if not fields.is_workspace_id(text):
         raise ValueError
+    _remember(_good_workspaces, text)
 
 
-@lru_cache(maxsize=4096)
 def _check_unit(text: str) -> None:
     if not fields.is_unit(text):
         raise ValueError
+    _remember(_good_units, text)
 
 
-@lru_cache(maxsize=4096)
 def _check_names(tool: str, provider: str | None, model: str | None) -> None:
     lengths = ((tool, names.TOOL_MAX), (provider, base.PROVIDER_MAX), (model, base.MODEL_MAX))
     for text, length_max in lengths:
@@ -159,3 +176,4 @@ def _check_names(tool: str, provider: str | None, model: str | None) -> None:
             raise ValueError
     if tool.isspace():
         raise ValueError
+    _remember(_good_names, (tool, provider, model))

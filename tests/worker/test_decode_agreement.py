@@ -1,0 +1,195 @@
+"""Generated input: nothing makes the decoder raise, nothing is lost, and its two ways agree."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from taximeter_worker.decode import Limits, careful, decode_message, fast
+from taximeter_worker.decode.base import RefusedError
+
+BATCH = "application/cloudevents-batch+json"
+EVENT = "application/cloudevents+json"
+NOW = 1_795_345_200_000_000
+LIMITS = Limits()
+
+
+def mostly(*good, bad):
+    """Nearly always one of the good ones, so that whole events are often good."""
+    return st.sampled_from([*good] * (30 // len(good)) + [bad])
+
+
+texts = st.text(max_size=12) | mostly("\0", '":{', "},{", "\\", "é", '"', ":", "]", "\u2028", bad="a\ud800")
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4))
+units = mostly("input_tokens", "output_tokens", "seconds", "x:y", bad="x y")
+numbers = st.integers(0, 10**6) | st.floats(0, 10**6).map(lambda x: round(x, 6)) | mostly(0.0, 10**15, 2.5, bad=-1)
+data = st.fixed_dictionaries(
+    {
+        "tool": mostly("chat", 'a"b', "é", ":", bad=""),
+        "quantities": st.dictionaries(units, numbers, min_size=1, max_size=4),
+    },
+    optional={
+        "provider": st.none() | st.sampled_from(["", "openai"]),
+        "model": st.none() | st.sampled_from(["", "gpt-4o"]),
+        "input": values,
+        "output": values,
+        "metadata": st.none() | st.dictionaries(texts, values, max_size=4),
+        "team": values,
+    },
+)
+times = mostly(
+    "2026-11-22T10:00:00.123Z",
+    "2026-11-22t10:00:00.1234567-00:30",
+    "2026-11-22 10:00:00+23:59",
+    bad="2026-12-31T10:00:00Z",
+)
+events = st.fixed_dictionaries(
+    {
+        "specversion": st.just("1.0"),
+        "id": mostly("0199c7f2-6d0e-7a55-8f3c-000000000001", "a b", 'x"y', "\\", bad=" "),
+        "type": st.just("taximeter.usage.v1"),
+        "subject": mostly("acme", ":a:", bad="a b"),
+        "time": times,
+        "data": data,
+    },
+    optional={"source": texts, "datacontenttype": st.just("application/json"), "traceparent": texts},
+)
+
+
+@st.composite
+def written(draw):
+    """An event's JSON in one of the ways in which it can be written."""
+    separators = draw(st.sampled_from([(",", ":"), (", ", " : "), (",\n", ":\t")]))
+    return json.dumps(
+        draw(events), separators=separators, ensure_ascii=draw(st.booleans()), sort_keys=draw(st.booleans())
+    ).encode("utf-8", "surrogatepass")
+
+
+def fast_or_none(raw):
+    try:
+        return fast.usage(raw, NOW, LIMITS)
+    except fast.DOUBTS:
+        return None
+
+
+def careful_or_none(raw):
+    try:
+        return careful.read(careful.parse_event(raw, LIMITS), raw, NOW, LIMITS)
+    except RefusedError:
+        return None
+
+
+def counted(body, content_type=BATCH):
+    decoded = decode_message(body, content_type, now=NOW)
+    return len(decoded.usages) + len(decoded.payments) + len(decoded.rejected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(written())
+def test_the_careful_way_reads_the_same_from_what_the_fast_way_takes(raw):
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return  # never offered to the fast way
+    read = fast_or_none(raw)
+    if read is not None:
+        assert read == careful_or_none(raw)
+        assert [type(value) for value in read.quantities.values()] == [
+            type(value) for value in careful_or_none(raw).quantities.values()
+        ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_mutated_events_never_raise_and_the_ways_agree(data):
+    raw = bytearray(data.draw(written()))
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(raw)))
+        end = data.draw(st.integers(start, min(len(raw), start + 3)))
+        raw[start:end] = data.draw(
+            st.binary(max_size=2) | st.sampled_from([b'"', b"\\", b"{", b"]", b",", b"1e9", b"NaN"])
+        )
+    assert counted(bytes(raw), EVENT) == 1
+    assert counted(bytes(raw)) >= 0
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return
+    if (read := fast_or_none(bytes(raw))) is not None:
+        assert read == careful_or_none(bytes(raw))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(written() | values.map(lambda value: json.dumps(value).encode()), max_size=6))
+def test_every_element_of_a_batch_is_accounted_for(elements):
+    assert counted(b"[" + b" , ".join(elements) + b"]") == len(elements)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(written(), min_size=1, max_size=4))
+def test_a_bad_neighbour_changes_nothing(elements):
+    alone = [decode_message(raw, EVENT, now=NOW) for raw in elements]
+    together = decode_message(b"[" + b",".join([*elements, b"[NaN]"]) + b"]", BATCH, now=NOW)
+    assert together.usages == [usage for decoded in alone for usage in decoded.usages]
+    assert [one.reason for one in together.rejected[:-1]] == [
+        one.reason for decoded in alone for one in decoded.rejected
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.none() | st.sampled_from([BATCH, EVENT, "", "application/json", "text/plain", "\0"]))
+@example(b"[", None)
+@example(b"[{", None)
+@example(b"[}", BATCH)
+@example(b"]", BATCH)
+@example(b'["\\', BATCH)
+@example(b"{", EVENT)
+@example(b'"', EVENT)
+@example(b"\0", BATCH)
+def test_no_bytes_raise(body, content_type):
+    decoded = decode_message(body, content_type, now=NOW)
+    assert all(rejected.reason != "undecodable" for rejected in decoded.rejected)
+    assert decoded.rejected or not body.strip(b" \t\n\r[]{}")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet='{}[]",:\\ 1a', max_size=40))
+def test_no_soup_of_brackets_raises(soup):
+    for content_type in (BATCH, EVENT, None):
+        decoded = decode_message(soup.encode(), content_type, now=NOW)
+        assert all(rejected.reason != "undecodable" for rejected in decoded.rejected)
+
+
+@settings(max_examples=150, deadline=None)
+@given(values)
+def test_payload_values_are_kept_byte_for_byte(value):
+    for ensure_ascii in (True, False):
+        try:
+            text = json.dumps(value, ensure_ascii=ensure_ascii, indent=1).encode()
+        except UnicodeEncodeError:
+            continue
+        raw = (
+            b'{"specversion":"1.0","id":"1","type":"taximeter.usage.v1","subject":"acme","time":"2026-11-22T10:00:00Z",'
+            b'"data":{"tool":"chat","quantities":{"requests":1},"output": %b ,"input":%b}}' % (text, text)
+        )
+        [usage] = decode_message(raw, EVENT, now=NOW).usages
+        assert usage.payload == b'{"input":%b,"output":%b}' % (text, text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.decimals(min_value=0, max_value=10**15, allow_nan=False), st.integers(-30, 30))
+def test_quantities_keep_their_exact_value(value, shift):
+    digits = f"{value.scaleb(-shift)}E{shift}" if "E" not in str(value.scaleb(-shift)) else str(value)
+    raw = (
+        b'{"specversion":"1.0","id":"1","type":"taximeter.usage.v1","subject":"acme","time":"2026-11-22T10:00:00Z",'
+        b'"data":{"tool":"chat","quantities":{"requests":%b}}}' % digits.encode()
+    )
+    decoded = decode_message(raw, EVENT, now=NOW)
+    for usage in decoded.usages:
+        assert Decimal(usage.quantities["requests"]) == Decimal(digits)
+    assert {rejected.reason for rejected in decoded.rejected} <= {"too_precise"}
+    assert fast_or_none(raw) == careful_or_none(raw)
