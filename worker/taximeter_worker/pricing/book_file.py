@@ -114,7 +114,8 @@ def read_book(text: bytes) -> tuple[list[Price], dict[str, Any]]:
         unknown = next((rule for rule in used if rule[0] not in MATCHES), None)
         if unknown is not None:
             raise BookFileError(f"Alias rule {unknown} of {name!r}: a rule is one of {', '.join(MATCHES)}.")
-    return prices, {name: msgspec.to_builtins(rules) for name, rules in content.aliases.items()}
+    # By way of JSON, so that rules are lists again, as the database returns them.
+    return prices, {name: msgspec.json.decode(msgspec.json.encode(rules)) for name, rules in content.aliases.items()}
 
 
 def _price(line: _PriceLine) -> Price:

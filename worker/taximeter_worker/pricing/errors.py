@@ -12,8 +12,10 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
+from taximeter_worker.errors import TaximeterWorkerError
 
-class PricingError(Exception):
+
+class PricingError(TaximeterWorkerError):
     """Root of every error that this package raises itself."""
 
 
