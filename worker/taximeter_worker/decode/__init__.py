@@ -51,7 +51,7 @@ def decode_message(body: bytes, content_type: str | None, *, now: int, limits: L
         raise
     except Exception as error:  # noqa: BLE001  (one message that we did not foresee must not stop all that follow)
         unforeseen = RefusedError(
-            "undecodable", f"The decoder failed on this message ({type(error).__name__}); please report it as a bug."
+            "internal_error", f"The decoder failed on this message ({type(error).__name__}); please report it as a bug."
         )
         return Decoded([], [], [_rejected(unforeseen, body, content_type)])
     return decoded

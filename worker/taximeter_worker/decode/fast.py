@@ -18,12 +18,12 @@ from taximeter_worker.decode import base, clock, content, fields, numbers, scan
 from taximeter_worker.decode.base import Limits
 
 
-# In the order of the wire, which msgspec tries first.
+# In the order in which our SDK writes: msgspec tries the next field first.
 class _Data(msgspec.Struct, gc=False, kw_only=True):
     tool: str
+    quantities: dict[str, Any]
     provider: str | UnsetType | None = UNSET
     model: str | UnsetType | None = UNSET
-    quantities: dict[str, Any]
     input: Raw | UnsetType = UNSET
     output: Raw | UnsetType = UNSET
     metadata: Raw | UnsetType = UNSET
@@ -31,13 +31,13 @@ class _Data(msgspec.Struct, gc=False, kw_only=True):
 
 class _Event(msgspec.Struct, gc=False, kw_only=True):
     specversion: Literal["1.0"]
+    type: Literal["taximeter.usage.v1"]
     id: str
     source: str | UnsetType = UNSET
-    type: Literal["taximeter.usage.v1"]
     subject: str
     time: str
-    datacontenttype: str | UnsetType = UNSET
     data: _Data
+    datacontenttype: str | UnsetType = UNSET
 
 
 # Decimal as a hook is exact, and however large an exponent it stays a number.

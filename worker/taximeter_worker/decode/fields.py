@@ -102,7 +102,7 @@ def text(value: object, path: str, length_max: int) -> str | None:
     """A text that goes into a column of its own; None when it is missing, null or empty.
 
     Raises:
-        RefusedError: ``bad_type``, ``bad_text`` or ``text_too_long``.
+        RefusedError: ``bad_type`` or ``bad_text``.
     """
     if value is None or value == "":
         return None
@@ -111,7 +111,7 @@ def text(value: object, path: str, length_max: int) -> str | None:
     if not is_storable(value):
         raise RefusedError("bad_text", f"{path} holds a NUL or a lone surrogate; remove it.")
     if len(value) > length_max:
-        raise RefusedError("text_too_long", f"{path} has {len(value)} characters; at most {length_max} are allowed.")
+        raise RefusedError("bad_text", f"{path} has {len(value)} characters; at most {length_max} are allowed.")
     return value
 
 
@@ -171,7 +171,7 @@ def transaction(value: object) -> dict[str, str] | None:
     """The ``data.transaction`` of a payment: an object of texts, or None.
 
     Raises:
-        RefusedError: ``bad_type``, ``bad_text`` or ``text_too_long``.
+        RefusedError: ``bad_type`` or ``bad_text``.
     """
     if value is None:
         return None
