@@ -128,7 +128,7 @@ class Feed:
         if self._redis is not None:
             self._redis.close()
         else:
-            self._connection.close()
+            self._connection.collect(socket_timeout=1)  # polite or not, whatever the node is doing
 
 
 def declare(channel: Any) -> None:
@@ -147,24 +147,19 @@ class WorkerProcess:
         self._environment = dict(environment)
         self.log = log
         self.metrics_port = int(environment.get("TAXIMETER_METRICS_PORT", "0"))
+        self.options = [
+            "--loglevel=INFO",
+            "--without-mingle",
+            "--without-gossip",
+            "-n",
+            f"w{secrets.token_hex(4)}@tests",
+        ]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **more: str) -> WorkerProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "celery",
-                    "-A",
-                    "taximeter_worker",
-                    "worker",
-                    "--without-mingle",
-                    "--without-gossip",
-                    "--loglevel=INFO",
-                    "-n",
-                    f"w{secrets.token_hex(4)}@tests",
-                ],
+                [sys.executable, "-m", "celery", "-A", "taximeter_worker", "worker", *self.options],
                 env={**self._environment, **more},
                 stdout=log,
                 stderr=log,

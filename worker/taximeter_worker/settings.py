@@ -153,7 +153,9 @@ class Settings:
     def celery_broker_url(self) -> str:
         """The broker's address in the spelling Celery knows."""
         url = _as_redis(self.broker_url)
-        return "redis+socket" + url.removeprefix("unix") if url.startswith("unix://") else url
+        if url.startswith("unix://"):
+            return "redis+socket" + url.removeprefix("unix").replace("db=", "virtual_host=")
+        return url
 
     @property
     def broker_redis_url(self) -> str:
@@ -171,6 +173,6 @@ def _as_redis(url: str) -> str:
         if url.startswith(theirs):
             url = ours + url.removeprefix(theirs)
     if url.startswith("unix://"):
-        # Celery calls the database number virtual_host, redis-py calls it db.
+        # The database's number is virtual_host to Celery and db to redis-py.
         return url.replace("virtual_host=", "db=")
     return url

@@ -55,7 +55,7 @@ class Source(Protocol):
         """Make a waiting ``poll`` return. From any thread, at any time."""
 
     def close(self) -> None:
-        """Give back what is not acknowledged and disconnect. Never raises."""
+        """Give back what is not acknowledged and disconnect for good. Never raises."""
 
 
 def make_source(settings: Settings) -> Source:

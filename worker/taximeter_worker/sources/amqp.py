@@ -101,7 +101,7 @@ class AmqpSource:
 
     def open(self) -> None:
         """Connect, declare the topology and consume."""
-        self.close()
+        self._disconnect()
         self.generation += 1
         self._arrived, self._unacked, self._held_bytes = [], deque(), 0
         self._lost, self._paused, self._idle_checks = "", False, 0
@@ -162,13 +162,17 @@ class AmqpSource:
 
     def close(self) -> None:
         """See ``Source``."""
+        self._disconnect()
+        self._waker.close()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _disconnect(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             # A plain socket close is enough for the broker to requeue, and unlike the polite one it never waits.
             with contextlib.suppress(Exception):
                 connection.collect(socket_timeout=1)
-
-    # -- inside -----------------------------------------------------------------------------------------------------
 
     @property
     def _amqp(self) -> Any:

@@ -102,7 +102,7 @@ class RedisSource:
 
     def open(self) -> None:
         """Connect and register as a consumer under a new id; what an earlier id of ours had taken goes back."""
-        self.close()
+        self._disconnect()
         self.generation += 1
         self._unacked, self._held_bytes, self._paused = deque(), 0, False
         with self._translated():
@@ -174,6 +174,12 @@ class RedisSource:
 
     def close(self) -> None:
         """See ``Source``."""
+        self._disconnect()
+        self._waker.close()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is None:
             return
@@ -185,8 +191,6 @@ class RedisSource:
         self._waiters = []
         with contextlib.suppress(redis.RedisError, OSError):
             client.close()
-
-    # -- inside -----------------------------------------------------------------------------------------------------
 
     @property
     def _connected(self) -> Any:

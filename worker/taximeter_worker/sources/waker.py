@@ -19,11 +19,16 @@ class Waker:
         return self._ours.fileno()
 
     def wake(self) -> None:
-        """Make the waiting thread run. Full means that it is about to."""
-        with contextlib.suppress(BlockingIOError):
+        """Make the waiting thread run. Where it is full that is about to happen; where it is closed nobody waits."""
+        with contextlib.suppress(OSError):
             self._theirs.send(b"\0")
 
     def clear(self) -> None:
         """Forget the wakes so far."""
         with contextlib.suppress(BlockingIOError):
             self._ours.recv(4096)
+
+    def close(self) -> None:
+        """Free the sockets. A later ``wake`` does nothing."""
+        self._ours.close()
+        self._theirs.close()

@@ -1,0 +1,179 @@
+"""RabbitMQ as a source: topology, acknowledgement in runs, prefetch, and messages the broker gave up on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+import amqp
+import pytest
+from kombu import Connection
+
+from taximeter import names
+from taximeter_worker.errors import SourceLost
+from taximeter_worker.settings import Settings
+from taximeter_worker.sources import Message
+from taximeter_worker.sources import amqp as amqp_source
+from taximeter_worker.sources.amqp import AmqpSource
+from workers import Feed, eventually
+
+
+@pytest.fixture
+def settings(amqp_url: str) -> Settings:
+    return Settings(database_url="postgresql://nowhere", broker_url=amqp_url, redis_url="redis://nowhere")
+
+
+@pytest.fixture
+def new_source(settings: Settings) -> Iterator[Callable[..., AmqpSource]]:
+    made: list[AmqpSource] = []
+
+    def make(**changes) -> AmqpSource:
+        made.append(AmqpSource(dataclasses.replace(settings, **changes)))
+        made[-1].open()
+        return made[-1]
+
+    yield make
+    for source in made:
+        source.close()
+
+
+@pytest.fixture
+def feed(amqp_url: str) -> Iterator[Feed]:
+    made = Feed(amqp_url)
+    yield made
+    made.close()
+
+
+def take(source: AmqpSource, count: int, seconds: float = 20) -> list[Message]:
+    got: list[Message] = []
+    deadline = time.monotonic() + seconds
+    while len(got) < count and time.monotonic() < deadline:
+        got += source.poll(0.1)
+    return got
+
+
+def test_messages_come_in_order_and_again_until_acknowledged(new_source, feed):
+    source = new_source()
+    for number in range(5):
+        feed.send_raw(str(number).encode(), names.CONTENT_TYPE_EVENT)
+    got = take(source, 5)
+    assert [message.body for message in got] == [b"0", b"1", b"2", b"3", b"4"]
+    assert {message.content_type for message in got} == {names.CONTENT_TYPE_EVENT}
+    source.ack(2)
+    source.ack(1)
+    source.open()
+    assert source.generation == 2
+    again = take(source, 2)
+    assert sorted(message.body for message in again) == [b"3", b"4"]
+    source.ack(2)
+    source.close()
+    eventually(lambda: feed.waiting() == 0)
+
+
+def test_empty_large_and_untyped_bodies(new_source, feed):
+    source = new_source()
+    large = bytes(range(256)) * 8000
+    for body in (b"", large, b"x"):
+        feed.send_raw(body, None)
+    assert [(message.body, message.content_type) for message in take(source, 3)] == [
+        (b"", None),
+        (large, None),
+        (b"x", None),
+    ]
+
+
+def test_prefetch_follows_the_size_of_the_messages(new_source, feed):
+    source = new_source(held_bytes_max=4_000_000)
+    for _ in range(200):
+        feed.send_raw(b"x" * 50, None)
+    got = take(source, 200)
+    assert len(got) == 200
+    assert source._prefetch == amqp_source.PREFETCH_MAX
+    source.ack(200)
+    for _ in range(100):
+        feed.send_raw(b"y" * 50_000, None)
+    seen = 0
+    while seen < 100:
+        seen += len(batch := take(source, 1))
+        source.ack(len(batch))
+    assert source._prefetch < 50
+
+
+def test_more_bytes_than_may_be_held_are_given_back(new_source, feed):
+    source = new_source(held_bytes_max=100_000)
+    for _ in range(40):
+        feed.send_raw(b"x" * 10_000, None)
+    with pytest.raises(SourceLost, match="too much to hold"):
+        take(source, 40)
+    seen = 0
+    while seen < 40:
+        try:
+            seen += len(batch := take(source, 1))
+            source.ack(len(batch))
+        except SourceLost:
+            source.open()
+    assert seen == 40
+
+
+def test_what_the_broker_gave_up_on_arrives_marked(new_source, feed, amqp_url):
+    source = new_source()
+    with Connection(amqp_url) as connection:
+        channel = connection.connection.channel() if connection.connect() else None
+        channel.basic_publish(amqp.Message(b"dead"), exchange=names.DEAD_EXCHANGE)
+    [message] = take(source, 1)
+    assert message.given_up
+    assert message.body == b"dead"
+
+
+def test_a_rejected_message_reaches_the_dead_queue(new_source, feed):
+    source = new_source()
+    feed.send_raw(b"poison", names.CONTENT_TYPE_EVENT)
+    [message] = take(source, 1)
+    assert not message.given_up
+    source._channel.basic_reject(source._unacked.popleft()[0], requeue=False)
+    [dead] = take(source, 1)
+    assert dead.given_up
+    assert dead.body == b"poison"
+
+
+def test_a_queue_with_other_arguments_is_used_as_it_is(new_source, amqp_url):
+    with Connection(amqp_url) as connection:
+        connection.connect()
+        channel = connection.connection.channel()
+        channel.queue_declare(names.USAGE_QUEUE, durable=True, auto_delete=False)
+    source = new_source()
+    made = Connection(amqp_url)
+    made.connect()
+    made.connection.channel().basic_publish(amqp.Message(b"1"), exchange=names.EXCHANGE, routing_key="usage")
+    assert [message.body for message in take(source, 1)] == [b"1"]
+    made.close()
+
+
+def test_a_deleted_queue_is_noticed(new_source, feed):
+    source = new_source()
+    feed._channel.queue_delete(names.USAGE_QUEUE)
+    with pytest.raises(SourceLost, match="cancelled"):
+        take(source, 1, 5)
+    source.open()
+    assert source.poll(0.0) == []
+
+
+def test_an_idle_consumer_of_a_filled_queue_is_noticed(new_source, feed, monkeypatch):
+    source = new_source()
+    monkeypatch.setattr(amqp_source, "CHECK_SECONDS", 0.2)
+    source._check_at = 0.0
+    source._channel.basic_cancel(source._tags[names.USAGE_QUEUE])  # alive, connected, and gets nothing
+    feed.send_raw(b"1", None)
+    with pytest.raises(SourceLost, match="sends none"):
+        take(source, 1, 5)
+    source.open()
+    assert [message.body for message in take(source, 1)] == [b"1"]
+
+
+def test_a_pause_takes_no_more(new_source, feed):
+    source = new_source()
+    source.pause()
+    feed.send_raw(b"1", None)
+    eventually(lambda: feed.waiting() == 1)
+    assert source.poll(0.0) == []

@@ -1,0 +1,219 @@
+"""Flags: compare-and-set, rebuild, and a Redis that is empty, hung, gone, clustered or ahead of the database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from taximeter import names
+from taximeter_cli.embedded.process import free_port
+from taximeter_cli.embedded.valkey import binary
+from taximeter_db import flags_state, ledger
+from taximeter_db.connect import booking_connection
+from taximeter_db.events import WorkspaceState
+from taximeter_worker import flags
+from taximeter_worker.errors import FlagsUnavailable
+from taximeter_worker.flags import FlagWriter, connect_flags, write_states
+from taximeter_worker.rebuild import rebuild
+from workers import Feed, eventually, payment, usage
+
+USD = 10**12
+
+
+def state(workspace: str = "acme", balance: int = 0, *, version: int = 1, epoch: int = 1) -> WorkspaceState:
+    return WorkspaceState(workspace, balance, -120_000_000_000, 0, 1, 0, version, epoch, 1_700_000_000_123_456)
+
+
+def flag(client: redis.Redis, workspace: str = "acme") -> dict[str, str]:
+    return client.hgetall(names.flag_key(workspace))
+
+
+def balance(client: redis.Redis, workspace: str = "acme") -> dict[str, str]:
+    return client.hgetall(names.balance_key(workspace))
+
+
+def test_the_keys_are_those_of_the_contract(redis_client):
+    written = write_states(redis_client, [state(balance=-USD // 10)])
+    assert (written.flipped, written.refused) == (1, [])
+    assert flag(redis_client) == {
+        "enabled": "1",
+        "status": "low",
+        "epoch": "1",
+        "version": "1",
+        "since": "2023-11-14T22:13:20.123456Z",
+    }
+    assert balance(redis_client) == {"balance": "-0.1", "minimum": "-0.12", "low": "0", "epoch": "1", "version": "1"}
+
+
+def test_the_flag_is_written_only_when_the_answer_changes(redis_client):
+    write_states(redis_client, [state(balance=USD)])
+    assert write_states(redis_client, [state(balance=2 * USD, version=2)]).flipped == 0
+    assert flag(redis_client)["version"] == "1"
+    assert balance(redis_client)["version"] == "2"
+    assert write_states(redis_client, [state(balance=-USD, version=3)]).flipped == 1
+    assert flag(redis_client)["enabled"] == "0"
+    redis_client.delete(names.flag_key("acme"))
+    assert write_states(redis_client, [state(balance=-USD, version=4)]).flipped == 1
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ((1, 1), (1, 2)),
+        ((1, 9), (1, 10)),
+        ((1, 2**53), (1, 2**53 + 1)),  # the same number to Lua
+        ((1, 9_007_199_254_740_993), (2, 1)),
+        ((9, 9), (10, 1)),
+    ],
+)
+def test_an_older_writer_is_refused(redis_client, older, newer):
+    write_states(redis_client, [state(balance=USD, epoch=newer[0], version=newer[1])])
+    written = write_states(redis_client, [state(balance=-USD, epoch=older[0], version=older[1]), state("b", version=1)])
+    assert written.refused == ["acme"]
+    assert flag(redis_client)["enabled"] == "1"
+    assert balance(redis_client)["balance"] == "1"
+    assert balance(redis_client, "b") != {}
+    again = write_states(redis_client, [state(balance=USD, epoch=newer[0], version=newer[1])])
+    assert (again.flipped, again.refused) == (0, [])
+
+
+def test_many_workspaces_in_few_calls(redis_client):
+    states = [state(f"w{number}", balance=-number) for number in range(1201)]
+    assert write_states(redis_client, states).flipped == 1201
+    assert redis_client.dbsize() == 2402
+
+
+def test_a_cluster_takes_one_workspace_a_call(tmp_path: Path):
+    port = free_port()
+    command = [binary(), "--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--dir", tmp_path]
+    command += ["--save", "", "--cluster-config-file", "nodes.conf", "--cluster-port", str(free_port())]
+    server = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+    try:
+        node = redis.Redis(port=port)
+        eventually(lambda: _answers(node))
+        node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        eventually(lambda: node.cluster("info")["cluster_state"] == "ok")
+        node.close()
+        client = connect_flags(f"redis://127.0.0.1:{port}/0")
+        assert isinstance(client, redis.RedisCluster)
+        assert write_states(client, [state("a"), state("b"), state("c")]).flipped == 3
+        assert client.hget(names.flag_key("b"), "enabled") == "1"
+        client.close()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _answers(node: redis.Redis) -> bool:
+    try:
+        return bool(node.ping())
+    except redis.RedisError:
+        return False
+
+
+@pytest.fixture
+def booked(priced_url: str) -> Iterator[object]:
+    """A database with three workspaces: paid, owing and disabled."""
+    conn = booking_connection(priced_url)
+    for workspace, amount in (("paid", 5 * USD), ("owing", -USD // 10), ("disabled", -USD)):
+        kind = "top_up" if amount > 0 else "adjustment"
+        fingerprint = workspace.ljust(16).encode()
+        ledger.book(conn, (), [ledger.Payment(workspace, "p", fingerprint, kind, amount, None, None, 1, b"{}")])
+    yield conn
+    conn.close()
+
+
+def test_a_rebuild_writes_everything_and_sweeps_the_unknown(redis_client, booked):
+    write_states(redis_client, [state("ghost", epoch=7, version=5), state("paid", epoch=7, version=500)])
+    redis_client.hset(names.flag_key("stray"), "enabled", "0")
+    seen: list[int] = []
+    done = rebuild(booked, redis_client, seen.append)
+    assert (done.epoch, done.workspaces, done.swept, seen) == (8, 3, 2, [3])
+    assert flags_state.epoch(booked) == 8
+    assert redis_client.get(names.FLAGS_READY) == "8"
+    assert balance(redis_client, "paid")["balance"] == "5"
+    assert [flag(redis_client, name)["enabled"] for name in ("paid", "owing", "disabled")] == ["1", "1", "0"]
+    assert flag(redis_client, "ghost") == flag(redis_client, "stray") == {}
+    assert rebuild(booked, redis_client, only_if_cold=True) is None
+
+
+def test_a_flushed_redis_is_filled_again(new_runtime, booked, redis_client, valkey_broker_url):
+    new_runtime(valkey_broker_url)
+    eventually(lambda: redis_client.exists(names.FLAGS_READY))
+    assert flag(redis_client, "disabled")["enabled"] == "0"
+    redis_client.flushdb()
+    eventually(lambda: redis_client.exists(names.FLAGS_READY))
+    assert flag(redis_client, "disabled")["enabled"] == "0"
+
+
+def test_a_restored_database_gets_its_flags_back(new_runtime, booked, ledger, redis_client, valkey_broker_url):
+    """Redis is ahead of the database: a backup was put back. The next booking notices and makes all flags anew."""
+    new_runtime(valkey_broker_url)
+    eventually(lambda: redis_client.exists(names.FLAGS_READY))
+    epoch = flags_state.epoch(booked)
+    write_states(
+        redis_client, [state("paid", -9 * USD, epoch=epoch, version=10_000), state("lost", epoch=epoch, version=1)]
+    )
+    assert flag(redis_client, "paid")["enabled"] == "0"
+    feed = Feed(valkey_broker_url)
+    feed.send(usage("paid", 1000))
+    eventually(lambda: flag(redis_client, "paid").get("enabled") == "1")
+    eventually(lambda: balance(redis_client, "paid").get("balance") == "4.999")
+    eventually(lambda: ledger.one("SELECT count(*) FROM taximeter.stale_flags") == 0)
+    assert flags_state.epoch(booked) == epoch + 1
+    feed.close()
+
+
+def test_booking_goes_on_without_redis_and_the_debt_is_paid(new_runtime, own_valkey, ledger, valkey_broker_url):
+    server = own_valkey()
+    runtime = new_runtime(valkey_broker_url, redis_url=server.url(0), redis_timeout_seconds=0.3)
+    client = redis.Redis.from_url(server.url(0), decode_responses=True)
+    eventually(lambda: client.exists(names.FLAGS_READY))
+    feed = Feed(valkey_broker_url)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        for number in range(20):
+            feed.send(usage("acme", 100_000), usage(f"w{number}"))
+        eventually(lambda: ledger.usages == 40)
+        assert time.monotonic() - started < 10  # one timeout each would be more; the breaker keeps booking going
+        eventually(lambda: ledger.one("SELECT count(*) FROM taximeter.stale_flags") == 21)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    eventually(lambda: client.hget(names.flag_key("acme"), "enabled") == "0")
+    eventually(lambda: ledger.one("SELECT count(*) FROM taximeter.stale_flags") == 0)
+    assert balance(client, "w19")["balance"] == "-0.001"
+    assert runtime.metrics.registry.get_sample_value("taximeter_flag_write_failures_total") >= 21
+    feed.close()
+    client.close()
+
+
+def test_a_refusing_redis_costs_one_timeout_then_none(free_tcp_port: int):
+    writer = FlagWriter(f"redis://127.0.0.1:{free_tcp_port}/0", 0.2)
+    for _ in range(3):
+        with pytest.raises(FlagsUnavailable):
+            writer.call(flags.write_states, [state()])
+    assert not writer.available
+
+
+@pytest.fixture
+def free_tcp_port() -> int:
+    return free_port()
+
+
+def test_a_payment_enables_again(runtime, feed, redis_client):
+    feed.send(usage("acme", 500_000))
+    eventually(lambda: flag(redis_client).get("enabled") == "0")
+    feed.pay(payment("acme", "0.379999999999"))
+    eventually(lambda: balance(redis_client).get("balance") == "-0.120000000001")
+    assert flag(redis_client)["enabled"] == "0"
+    feed.pay(payment("acme", "0.000000000001"))
+    eventually(lambda: flag(redis_client).get("enabled") == "1")
+    assert flag(redis_client)["status"] == "low"

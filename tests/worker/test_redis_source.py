@@ -1,0 +1,198 @@
+"""Valkey lists as a broker: order, acknowledgement, and what becomes of a consumer that dies or sleeps."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from taximeter import names
+from taximeter_cli.embedded.valkey import BROKER_DATABASE, Valkey
+from taximeter_worker.errors import SourceLost
+from taximeter_worker.settings import Settings
+from taximeter_worker.sources import redis as redis_source
+from taximeter_worker.sources.envelope import unwrap
+from taximeter_worker.sources.redis import RedisSource
+
+
+@pytest.fixture
+def settings(valkey: Valkey) -> Settings:
+    return Settings(
+        database_url="postgresql://nowhere", broker_url=valkey.url(BROKER_DATABASE), redis_url=valkey.url(0)
+    )
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(settings.broker_url) as made:
+        yield made
+
+
+@pytest.fixture
+def new_source(settings: Settings) -> Iterator[Callable[..., RedisSource]]:
+    made: list[RedisSource] = []
+
+    def make(**changes) -> RedisSource:
+        made.append(RedisSource(dataclasses.replace(settings, **changes)))
+        made[-1].open()
+        return made[-1]
+
+    yield make
+    for source in made:
+        source.close()
+
+
+def push(client: redis.Redis, *bodies: str, queue: str = names.USAGE_QUEUE) -> None:
+    for body in bodies:
+        client.lpush(queue, body)
+
+
+def bodies(source: RedisSource, timeout: float = 1.0) -> list[str]:
+    return [message.body.decode() for message in source.poll(timeout)]
+
+
+def test_messages_come_in_order_and_stay_until_acknowledged(client, new_source):
+    source = new_source()
+    push(client, "1", "2", "3")
+    push(client, "p", queue=names.PAYMENT_QUEUE)
+    assert bodies(source) == ["1", "2", "3", "p"]
+    processing = f"taximeter.usage:processing:{source._id}"
+    assert client.lrange(processing, 0, -1) == [b"3", b"2", b"1"]
+    source.ack(2)
+    assert client.lrange(processing, 0, -1) == [b"3"]
+    source.ack(2)
+    assert client.keys("*processing*") == []
+
+
+def test_what_was_not_acknowledged_goes_back_in_the_old_order(client, new_source):
+    source = new_source()
+    push(client, "1", "2", "3")
+    assert len(bodies(source)) == 3
+    source.ack(1)
+    push(client, "4")
+    source.close()
+    assert bodies(new_source()) == ["2", "3", "4"]
+    assert client.hlen(redis_source.REGISTRY) == 1
+
+
+def test_a_dead_consumer_is_relieved_of_its_messages(client, new_source):
+    dead, living = new_source(), new_source()
+    push(client, "1", "2")
+    assert len(bodies(dead)) == 2
+    living._beat()
+    assert bodies(living, 0.0) == []
+    client.delete(dead._alive_key(dead._id))  # what its time to live would do
+    living._beat()
+    assert bodies(living) == ["1", "2"]
+    with pytest.raises(SourceLost, match="silent for too long"):
+        dead.ack(2)
+    assert client.llen(f"taximeter.usage:processing:{living._id}") == 2
+    dead.open()
+    assert bodies(dead, 0.0) == []
+
+
+def test_a_consumer_that_was_declared_dead_takes_nothing(client, new_source):
+    sleeper, other = new_source(), new_source()
+    client.delete(sleeper._alive_key(sleeper._id))
+    other._beat()
+    push(client, "1")
+    with pytest.raises(SourceLost, match="silent for too long"):
+        sleeper.poll(0.0)
+    assert bodies(other) == ["1"]
+
+
+def test_a_waiting_poll_returns_with_the_first_message_or_a_wake(client, new_source):
+    source = new_source()
+    threading.Timer(0.2, push, (client, "1")).start()
+    started = time.monotonic()
+    assert bodies(source, 10) == ["1"]
+    threading.Timer(0.2, source.wake).start()
+    assert bodies(source, 10) == []
+    assert time.monotonic() - started < 5
+    source.ack(1)
+    assert client.llen(names.USAGE_QUEUE) == 0
+
+
+def test_several_waiting_consumers_share_without_loss(client, new_source):
+    sources = [new_source() for _ in range(3)]
+    for source in sources:
+        assert bodies(source, 0.0) == []  # now all wait on the server
+    push(client, *map(str, range(50)))
+    got: list[str] = []
+    for _ in range(20):
+        for source in sources:
+            taken = bodies(source, 0.01)
+            source.ack(len(taken))
+            got += taken
+    assert sorted(map(int, got)) == list(range(50))
+    assert client.keys("taximeter.*") == []
+
+
+def test_held_bytes_are_bounded(client, new_source):
+    source = new_source(held_bytes_max=1024, batch_bytes_max=1024)
+    push(client, *(["x" * 400] * 6))
+    assert len(bodies(source)) == 3
+    assert bodies(source, 0.0) == []
+    source.ack(2)
+    assert len(bodies(source, 0.0)) == 2
+
+
+def test_a_pause_takes_no_more(client, new_source):
+    source = new_source()
+    push(client, "1")
+    source.pause()
+    assert bodies(source, 0.0) == []
+    assert client.llen(names.USAGE_QUEUE) == 1
+
+
+def test_a_lost_connection_is_reported_and_opened_again(client, new_source):
+    source = new_source()
+    push(client, "1")
+    assert bodies(source) == ["1"]
+    client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(SourceLost):
+        source.ack(1)
+    source.open()
+    assert source.generation == 2
+    assert bodies(source) == ["1"]
+
+
+EVENT = json.dumps({"specversion": "1.0", "id": "1"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (EVENT, (EVENT, names.CONTENT_TYPE_EVENT)),
+        (b" \n[" + EVENT + b"]", (b" \n[" + EVENT + b"]", names.CONTENT_TYPE_BATCH)),
+        (b"[1]", (b"[1]", names.CONTENT_TYPE_BATCH)),
+        (b"null", (b"null", names.CONTENT_TYPE_EVENT)),
+        (b"", (b"", names.CONTENT_TYPE_EVENT)),
+        (b"\xff\xfe{", (b"\xff\xfe{", names.CONTENT_TYPE_EVENT)),
+        (b'{"body": 1}', (b'{"body": 1}', names.CONTENT_TYPE_EVENT)),
+        (b'{"body": "?", "properties": {"body_encoding": "base64"}}',) * 1
+        + ((b'{"body": "?", "properties": {"body_encoding": "base64"}}', names.CONTENT_TYPE_EVENT),),
+        (b"{" * 100_000, (b"{" * 100_000, names.CONTENT_TYPE_EVENT)),
+    ],
+)
+def test_list_items_of_all_kinds(item, expected):
+    assert unwrap(item) == expected
+
+
+@pytest.mark.parametrize("encoding", ["base64", None])
+def test_the_envelope_of_kombu_is_opened(encoding):
+    body = base64.b64encode(EVENT).decode() if encoding else EVENT.decode()
+    envelope = {
+        "body": body,
+        "content-encoding": "utf-8",
+        "content-type": names.CONTENT_TYPE_EVENT,
+        "headers": {},
+        "properties": {"delivery_mode": 2, "body_encoding": encoding, "delivery_tag": "t"},
+    }
+    assert unwrap(json.dumps(envelope).encode()) == (EVENT, names.CONTENT_TYPE_EVENT)

@@ -1,0 +1,111 @@
+"""Settings: read from the environment, refused with the variable's name, documented one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from taximeter_worker.errors import SettingError
+from taximeter_worker.ledger_gauges import LedgerGauges
+from taximeter_worker.metrics import Endpoint, Metrics
+from taximeter_worker.settings import PREFIX, Settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+ADDRESSES = {
+    "TAXIMETER_DATABASE_URL": "postgresql://u:hunter2@h/d",
+    "TAXIMETER_BROKER_URL": "amqp://u:hunter2@h//",
+    "TAXIMETER_REDIS_URL": "redis://:hunter2@h/0",
+}
+
+
+def test_addresses_are_enough_and_stay_secret():
+    settings = Settings.from_env(ADDRESSES)
+    assert (settings.batch_events_max, settings.minimum_balance) == (5000, Decimal("-0.12"))
+    assert "hunter2" not in repr(settings)
+    assert not settings.broker_is_redis
+
+
+@pytest.mark.parametrize("variable", ADDRESSES)
+def test_a_missing_address_is_named(variable):
+    with pytest.raises(SettingError, match=f"{variable} is not set.*taximeter env"):
+        Settings.from_env({**ADDRESSES, variable: ""})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TAXIMETER_DATABASE_URL", "mysql://u:hunter2@h/d"),
+        ("TAXIMETER_BROKER_URL", "hunter2"),
+        ("TAXIMETER_BATCH_EVENTS_MAX", "0"),
+        ("TAXIMETER_BATCH_EVENTS_MAX", "many"),
+        ("TAXIMETER_BATCH_EVENTS_MAX", "\u0665"),
+        ("TAXIMETER_METRICS_PORT", "65536"),
+        ("TAXIMETER_DRAIN_SECONDS", "nan"),
+        ("TAXIMETER_MINIMUM_BALANCE", "NaN"),
+        ("TAXIMETER_MINIMUM_BALANCE", "1e99"),
+        ("TAXIMETER_MINIMUM_BALANCE", "0.0000000000001"),
+        ("TAXIMETER_MINIMUM_BALANCE", "1"),
+        ("TAXIMETER_UNKNOWN_WORKSPACE", "ignore"),
+    ],
+)
+def test_a_value_without_sense_is_refused_by_name(variable, value):
+    with pytest.raises(SettingError, match=variable) as refused:
+        Settings.from_env({**ADDRESSES, variable: value})
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "celery", "client"),
+    [
+        ("redis://h:1/2", "redis://h:1/2", "redis://h:1/2"),
+        ("valkeys://h/2", "rediss://h/2", "rediss://h/2"),
+        ("unix:///run/v.sock?db=1", "redis+socket:///run/v.sock?virtual_host=1", "unix:///run/v.sock?db=1"),
+        (
+            "redis+socket:///run/v.sock?virtual_host=1",
+            "redis+socket:///run/v.sock?virtual_host=1",
+            "unix:///run/v.sock?db=1",
+        ),
+    ],
+)
+def test_each_library_gets_its_own_spelling(given, celery, client):
+    settings = Settings.from_env({**ADDRESSES, "TAXIMETER_BROKER_URL": given})
+    assert settings.broker_is_redis
+    assert settings.celery_broker_url == celery
+    assert settings.broker_redis_url == client
+
+
+def test_every_setting_is_documented_and_every_documented_one_exists():
+    documented = set(re.findall(r"^\| `(TAXIMETER_\w+)`", (DOCS / "settings.md").read_text(), re.MULTILINE))
+    assert documented == {PREFIX + field.name.upper() for field in dataclasses.fields(Settings)}
+
+
+def test_every_metric_is_documented_and_every_documented_one_exists():
+    metrics = Metrics()
+    metrics.registry.register(LedgerGauges(["acme"]))
+    families = [*metrics.registry.collect(), *LedgerGauges(["acme"]).describe()]
+    names = {f"{f.name}_total" if f.type == "counter" else f.name for f in families if f.name.startswith("taximeter_")}
+    documented = set(re.findall(r"^\| `(taximeter_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+    assert documented == names
+
+
+def test_a_taken_metrics_port_is_said_and_tried_again(free_port_number):
+    first, second = (Endpoint(Metrics(), "127.0.0.1", free_port_number) for _ in range(2))
+    first.start()
+    with pytest.raises(Exception, match="TAXIMETER_METRICS_PORT"):
+        second.start()
+    assert not second.serving
+    first.stop()
+    second.start()
+    assert second.serving
+    second.stop()
+
+
+@pytest.fixture
+def free_port_number() -> int:
+    from taximeter_cli.embedded.process import free_port
+
+    return free_port()
