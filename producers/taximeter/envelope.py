@@ -36,7 +36,7 @@ def check_event(event: Mapping[str, Any] | bytes | str) -> tuple[str, str, bytes
         InvalidEventError: It is no event, or could not be routed or told apart from others.
     """
     if isinstance(event, Mapping):
-        line = encode_json(dict(event), "event")
+        line = encode_json(dict(event), "event", decimals_as_numbers=True)
     elif isinstance(event, str):
         line = _utf8(event)
     else:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any, Final
@@ -23,14 +23,19 @@ from taximeter.ids import new_event_id
 
 QUANTITY_MAX: Final = 10**15
 QUANTITY_DECIMALS: Final = 6
+UNITS_MAX: Final = 64
+PROVIDER_MAX: Final = 128
+MODEL_MAX: Final = 256
 _QUANTUM: Final = Decimal(1).scaleb(-QUANTITY_DECIMALS)
 _CONTEXT: Final = Context(prec=40)
 _NANOSECONDS_PER_MILLISECOND: Final = 1_000_000
 
 _workspace_fits = re.compile(names.WORKSPACE_ID_PATTERN).fullmatch
 _id_fits = re.compile(rf"[\x20-\x7e]{{1,{names.EVENT_ID_MAX}}}").fullmatch
-_text_is_bad = re.compile("[\x00\ud800-\udfff]").search
-_encode = msgspec.json.Encoder(decimal_format="number").encode
+_unit_fits = re.compile(r"[A-Za-z0-9_.:\-]{1,64}").fullmatch
+_STANDARD_UNITS: Final = frozenset(names.STANDARD_UNITS)
+_encode = msgspec.json.Encoder().encode
+_encode_with_numbers = msgspec.json.Encoder(decimal_format="number").encode
 
 ROUTING_KEYS: Final[dict[str, str]] = {
     names.USAGE_TYPE: names.USAGE_ROUTING_KEY,
@@ -41,7 +46,7 @@ ROUTING_KEYS: Final[dict[str, str]] = {
 
 class _Data(msgspec.Struct, gc=False, omit_defaults=True):
     tool: str
-    quantities: dict[str, int | Decimal]
+    quantities: dict[str, int] | msgspec.Raw
     provider: str | None = None
     model: str | None = None
     input: Any = None
@@ -61,26 +66,32 @@ class _Event(msgspec.Struct, gc=False):
 
 def check_workspace_id(workspace_id: object) -> str:
     """Return the workspace id, or raise `InvalidEventError` when it is missing or holds other characters."""
-    if isinstance(workspace_id, str) and _workspace_fits(workspace_id):
-        return workspace_id
-    if workspace_id is None or workspace_id == "":
-        raise InvalidEventError("workspace_required", "workspace_id", "every event belongs to a workspace")
-    raise InvalidEventError(
-        "workspace_charset",
-        "workspace_id",
-        f"must be 1 to {names.WORKSPACE_ID_MAX} characters of A-Z a-z 0-9 . _ : - as a str",
-    )
+    if isinstance(workspace_id, str):
+        if _workspace_fits(workspace_id):
+            return workspace_id
+        if not workspace_id.strip():
+            raise InvalidEventError("workspace_required", "workspace_id", "is blank; it says whose balance pays")
+        raise InvalidEventError(
+            "workspace_charset",
+            "workspace_id",
+            f"must be 1 to {names.WORKSPACE_ID_MAX} characters of A-Z a-z 0-9 . _ : -",
+        )
+    if workspace_id is None:
+        raise InvalidEventError("workspace_required", "workspace_id", "is None; it says whose balance pays")
+    raise InvalidEventError("bad_type", "workspace_id", f"must be a str, not {type(workspace_id).__name__}")
 
 
 def check_event_id(event_id: object) -> str:
     """Return the event id, or raise `InvalidEventError` when it cannot serve as an idempotency key."""
-    if isinstance(event_id, str) and _id_fits(event_id) and not event_id.isspace():
-        return event_id
-    if event_id is None or not isinstance(event_id, str) or not event_id.strip():
-        raise InvalidEventError("id_required", "id", "must be a non-blank str; leave it out to get a UUIDv7")
+    if event_id is None or (isinstance(event_id, str) and not event_id.strip()):
+        raise InvalidEventError("id_required", "id", "is missing or blank")
+    if not isinstance(event_id, str):
+        raise InvalidEventError("bad_type", "id", f"must be a str, not {type(event_id).__name__}")
     if len(event_id) > names.EVENT_ID_MAX:
         raise InvalidEventError("id_too_long", "id", f"has {len(event_id)} characters, at most {names.EVENT_ID_MAX}")
-    raise InvalidEventError("id_charset", "id", "must be printable ASCII")
+    if not _id_fits(event_id):
+        raise InvalidEventError("id_charset", "id", "must be printable ASCII")
+    return event_id
 
 
 def usage_line(
@@ -110,11 +121,11 @@ def usage_line(
         event_id = new_event_id()
     else:
         check_event_id(event_id)
-    _check_text("tool", tool, required=True)
+    _check_tool(tool)
     if provider is not None:
-        _check_text("provider", provider)
+        _check_text("provider", provider, PROVIDER_MAX)
     if model is not None:
-        _check_text("model", model)
+        _check_text("model", model, MODEL_MAX)
     if metadata is not None and type(metadata) is not dict:
         metadata = _plain_mapping(metadata)
     data = _Data(tool, _check_quantities(quantities), provider, model, input, output, metadata)
@@ -130,37 +141,54 @@ def check_source(source: object) -> str:
     raise InvalidEventError("bad_text", "source", "must be a non-empty str of printable characters")
 
 
-def _check_text(field: str, value: object, *, required: bool = False) -> None:
-    if type(value) is not str and not isinstance(value, str):
-        if required and value is None:
-            raise InvalidEventError("tool_required", field, "name the tool that consumed something")
+def _check_text(field: str, value: object, characters_max: int) -> None:
+    if not isinstance(value, str):
         raise InvalidEventError("bad_type", field, f"must be a str, not {type(value).__name__}")
-    if required and not value.strip():
-        raise InvalidEventError("tool_required", field, "name the tool that consumed something")
-    if required and len(value) > names.TOOL_MAX:
-        raise InvalidEventError("bad_text", field, f"has {len(value)} characters, at most {names.TOOL_MAX}")
-    if _text_is_bad(value):
+    if len(value) > characters_max:
+        raise InvalidEventError("text_too_long", field, f"has {len(value)} characters, at most {characters_max}")
+    if "\0" in value or not (value.isascii() or _is_unicode(value)):
         raise InvalidEventError("bad_text", field, "must not hold NUL or half a surrogate pair")
 
 
-def _check_quantities(quantities: object) -> dict[str, int | Decimal]:
-    if not isinstance(quantities, Mapping):
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_tool(tool: object) -> None:
+    if tool is None or (isinstance(tool, str) and not tool.strip()):
+        raise InvalidEventError("tool_required", "tool", "name the feature that consumed something")
+    _check_text("tool", tool, names.TOOL_MAX)
+
+
+def _check_quantities(quantities: object) -> dict[str, int] | msgspec.Raw:
+    if type(quantities) is not dict and not isinstance(quantities, Mapping):
         if quantities is None:
             raise InvalidEventError("quantity_required", "quantities", "say what was consumed")
         raise InvalidEventError("bad_type", "quantities", f"must be a dict, not {type(quantities).__name__}")
     if not quantities:
         raise InvalidEventError("quantity_required", "quantities", "say what was consumed; an empty dict is no usage")
-    checked: dict[str, int | Decimal] = {}
+    if len(quantities) > UNITS_MAX:
+        raise InvalidEventError("bad_quantities", "quantities", f"has {len(quantities)} units, at most {UNITS_MAX}")
+    whole: dict[str, int] = {}
+    fractions: dict[str, Decimal] = {}
     for unit, value in quantities.items():
-        if type(unit) is not str or not unit or len(unit) > names.TOOL_MAX or _text_is_bad(unit):
+        if unit not in _STANDARD_UNITS and not (isinstance(unit, str) and _unit_fits(unit)):
             raise InvalidEventError(
-                "bad_text", "quantities", f"a unit's name must be a str of 1 to {names.TOOL_MAX} characters"
+                "bad_quantities", "quantities", "a unit's name has 1 to 64 characters of A-Z a-z 0-9 _ . : -"
             )
         if type(value) is int and 0 <= value <= QUANTITY_MAX:
-            checked[unit] = value
+            whole[unit] = value
+            continue
+        checked = _check_quantity(f"quantities.{unit}", value)
+        if isinstance(checked, int):
+            whole[unit] = checked
         else:
-            checked[unit] = _check_quantity(f"quantities.{unit}", value)
-    return checked
+            fractions[unit] = checked
+    return msgspec.Raw(_encode_with_numbers({**whole, **fractions})) if fractions else whole
 
 
 def _check_quantity(field: str, value: object) -> int | Decimal:
@@ -218,41 +246,32 @@ def _now() -> str:
     return f"{text}.{rest:03d}Z"
 
 
-def encode_json(value: object, field: str) -> bytes:
-    """Write a value as one line of JSON: text exactly as it is, Decimals as numbers.
+def encode_json(value: object, field: str, *, decimals_as_numbers: bool = False) -> bytes:
+    """Write a value as one line of JSON, text exactly as it is. Decimals become texts unless asked otherwise.
 
     Raises:
         InvalidEventError: JSON cannot express the value; ``field`` says where it was given.
     """
+    encode = _encode_with_numbers if decimals_as_numbers else _encode
     try:
         try:
-            line = _encode(value)
+            return encode(value)
         except UnicodeEncodeError:
             # UTF-8 has no half surrogate pairs, JSON's escapes do.
-            line = _escape(msgspec.to_builtins(value, builtin_types=(Decimal,))).encode()
-        if b"NaN" in line or b"Infinity" in line:
-            # A non-finite Decimal is written as a bare word; the same word inside a text is fine.
-            json.loads(line, parse_constant=_refuse_constant)
+            return _escape(msgspec.to_builtins(value, builtin_types=(Decimal, msgspec.Raw)), encode).encode()
     except RecursionError:
         raise InvalidEventError("too_deep", field, "is nested too deeply") from None
-    except InvalidEventError:
-        raise
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidEventError("bad_type", field, f"cannot be written as JSON: {error}") from None
-    return line
 
 
-def _refuse_constant(word: str) -> None:
-    raise InvalidEventError("bad_number", "event", f"holds {word}, which JSON cannot express")
-
-
-def _escape(value: object) -> str:
+def _escape(value: object, encode: Callable[[object], bytes]) -> str:
     """Write any JSON value in ASCII, with half surrogate pairs kept as escapes."""
     if isinstance(value, str):
         return json.dumps(value)
-    if isinstance(value, Mapping):
-        members = (f"{_escape(key if isinstance(key, str) else str(key))}:{_escape(v)}" for key, v in value.items())
+    if isinstance(value, dict):
+        members = (f"{json.dumps(str(key))}:{_escape(item, encode)}" for key, item in value.items())
         return "{" + ",".join(members) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_escape, value)) + "]"
-    return _encode(value).decode()
+        return "[" + ",".join(_escape(item, encode) for item in value) + "]"
+    return encode(value).decode()

@@ -13,7 +13,7 @@ import time
 _COUNTER_BITS = 12
 _COUNTER_SEED_BITS = 11  # the top bit stays free, so that a millisecond has room for 2,048 ids before time is borrowed
 _RANDOM_BITS = 62
-_VARIANT = 0b10 << _RANDOM_BITS
+_VARIANT = 0x8000
 _VERSION = 0x7000
 _NANOSECONDS_PER_MILLISECOND = 1_000_000
 
@@ -40,11 +40,15 @@ class _Generator:
                 if self._counter >> _COUNTER_BITS:
                     self._milliseconds += 1
                     self._counter = bits(_COUNTER_SEED_BITS)
-            high = self._milliseconds
-            middle = _VERSION | self._counter
-            low = _VARIANT | bits(_RANDOM_BITS)
-        text = f"{high:012x}{middle:04x}{low:016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+            milliseconds, counter, low = self._milliseconds, self._counter, bits(_RANDOM_BITS)
+        # % is a third faster here than an f-string, and this runs once an event.
+        return "%08x-%04x-%04x-%04x-%012x" % (  # noqa: UP031
+            milliseconds >> 16,
+            milliseconds & 0xFFFF,
+            _VERSION | counter,
+            _VARIANT | low >> 48,
+            low & 0xFFFFFFFFFFFF,
+        )
 
 
 _generator = _Generator()

@@ -268,7 +268,7 @@ class Meter:
             ClosedError: The meter is closed.
         """
         spool, publisher = self._spool, self._publisher
-        if spool is None or publisher is None:
+        if spool is None or publisher is None or self._closed:
             spool, publisher = self._start_publishing()
         if not publisher.wait_until_confirmed(timeout):
             raise FlushTimeoutError(spool.events_waiting, timeout, publisher.last_error)

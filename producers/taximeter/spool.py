@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from taximeter import names
-from taximeter.errors import SpoolError
+from taximeter.errors import ClosedError, SpoolError
 from taximeter.segment import CONFIRMED_SUFFIX, NEW_SUFFIX, SUFFIX, Segment
 
 _ABANDONED_AFTER_SECONDS: Final = 60.0
@@ -76,11 +76,12 @@ class Spool:
 
         Raises:
             SpoolError: It was not accepted: the disk or the spool is full, or the directory cannot be written.
+            ClosedError: It was not accepted: the spool is closed.
         """
         lane = self._own[routing_key]
         with self._lock:
             if self._closed:
-                raise SpoolError("the spool is closed")
+                raise ClosedError("the meter is closed; the event was not accepted")
             try:
                 segment = lane.segments[-1] if lane.segments else self._grow(lane)
                 if segment.sealed or segment.end >= self._segment_bytes:
