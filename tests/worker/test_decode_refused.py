@@ -23,6 +23,14 @@ REFUSED = {
     ),
     "6 twice in data, as payload": (inserted('"a", "input": "b"', data=usage_data(input="@@")), "duplicate_key"),
     "6 twice in metadata": (inserted('{"a": 1, "a": 2}', data=usage_data(metadata="@@")), "duplicate_key"),
+    "6 twice in metadata, hidden by an escape": (
+        inserted('{"a": "\\u0022\\u0022", "a": 2}', data=usage_data(metadata="@@")),
+        "duplicate_key",
+    ),
+    "6 twice in metadata, beside what cannot be decoded": (
+        inserted('{"a": 1, "a": 2, "n": 1e99999999999999999999}', data=usage_data(metadata="@@")),
+        "duplicate_key",
+    ),
     "7 nesting": (inserted('{"a":' * 200_000 + "1" + "}" * 200_000, data=usage_data(input="@@")), "too_deep"),
     "7 nesting, a little": (inserted("[" * 63 + "]" * 63, data=usage_data(input="@@")), "too_deep"),
     "8 event size": (event(data=usage_data(input="x" * 2_000_000)), "too_large"),

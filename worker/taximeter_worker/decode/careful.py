@@ -213,7 +213,7 @@ def _only_json(value: Object, path: str) -> None:
                 waiting.extend(item)
 
 
-def _stored_members(data: Object, raw: bytes) -> content.Members:
+def _stored_members(data: Object, raw: bytes) -> list[content.Member]:
     """Everything in ``data`` that is not priced, as written: input, output, metadata, then what we do not know."""
     if base.PRICED_NAMES.issuperset(data):
         return []
@@ -221,8 +221,8 @@ def _stored_members(data: Object, raw: bytes) -> content.Members:
     given = {json.loads(name): (name, value) for name, value in scan.members(written)}
     if data.get("metadata") is None:
         given.pop("metadata", None)
-    known = [(b'"%b"' % name.encode(), given[name][1]) for name in base.PAYLOAD_NAMES if name in given]
-    return known + [member for name, member in given.items() if name not in base.USAGE_DATA_NAMES]
+    known = [content.member(b'"%b"' % name.encode(), given[name][1]) for name in base.PAYLOAD_NAMES if name in given]
+    return known + [content.member(*pair) for name, pair in given.items() if name not in base.USAGE_DATA_NAMES]
 
 
 def _payment(workspace_id: str, event_id: str, occurred_at: int, data: Object, raw: bytes) -> ledger.Payment:

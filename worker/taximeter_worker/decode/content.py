@@ -17,22 +17,24 @@ from taximeter import names
 
 FINGERPRINT_BYTES: Final = 16
 
-Members = list[tuple[bytes, bytes]]
-"""Names (quoted, as written) and values (as written) of what is stored but not priced."""
+Member = tuple[bytes, bytes, bytes]
+"""Something stored but not priced: its name in quotes and its value, both as written, and `canonical` of the value."""
 
 # The other escapes (\n, \" …) are short already: so does the encoder write them.
 _OTHER_ESCAPE = re.compile(rb"\\[u/]")
 
+_QUOTE: Final = ord('"')
+_BRACE: Final = ord("{")
 _EMPTY: Final = hashlib.blake2b(digest_size=FINGERPRINT_BYTES)
 _head = msgspec.json.Encoder(order="sorted", decimal_format="number").encode
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
-def payload(members: Members) -> bytes | None:
+def payload(members: list[Member]) -> bytes | None:
     """The JSON object to store, each value byte for byte as it was given; None if there is none."""
     if not members:
         return None
-    return b"{" + b",".join([name + b":" + value for name, value in members]) + b"}"
+    return b"{" + b",".join([name + b":" + value for name, value, _ in members]) + b"}"
 
 
 def usage_fingerprint(
@@ -41,7 +43,7 @@ def usage_fingerprint(
     provider: str | None,
     model: str | None,
     quantities: dict[str, int | Decimal],
-    members: Members,
+    members: list[Member],
 ) -> bytes:
     """16 bytes over id and content of a usage.
 
@@ -51,9 +53,8 @@ def usage_fingerprint(
     digest.update(_head((names.USAGE_TYPE, event_id, tool, provider, model, quantities)))
     if members:
         # The head is one JSON array and the members are length-prefixed: no two contents share an encoding.
-        for name, value in sorted([(canonical(name), canonical(value)) for name, value in members]):
-            digest.update(b"%d:%b%d:" % (len(name), name, len(value)))
-            digest.update(value)
+        for name, value in sorted([(canonical(name), value) for name, _, value in members]):
+            digest.update(b"%d:%b%d:%b" % (len(name), name, len(value), value))
     return digest.digest()
 
 
@@ -72,9 +73,29 @@ def canonical(value: bytes) -> bytes:
     Numbers keep their digits. What msgspec cannot hold (lone surrogates, integers beyond 64 bits) stays as it
     was written; it cannot be mistaken for a canonical form, since that can always be decoded.
     """
-    if value[0] == 0x22 and _OTHER_ESCAPE.search(value) is None:
+    if value[0] == _QUOTE and _OTHER_ESCAPE.search(value) is None:
         return value
     try:
         return _head(_decode(value))
     except (msgspec.MsgspecError, ArithmeticError, ValueError, RecursionError):
         return value
+
+
+def member(name: bytes, value: bytes) -> Member:
+    """A member from its name and value as written."""
+    return name, value, canonical(value)
+
+
+def object_member(name: bytes, value: bytes) -> Member:
+    """A member whose value must be an object without duplicate names.
+
+    Raises:
+        ValueError: It is another value, holds a duplicate name, or may do so.
+    """
+    # A name that came twice is gone from the canonical form, and its quotes with it. An escape could hide that by
+    # turning into a quote there.
+    made = canonical(value)
+    undecoded = made is value
+    if value[0] != _BRACE or undecoded or _OTHER_ESCAPE.search(value) or value.count(b'"') != made.count(b'"'):
+        raise ValueError
+    return name, value, made

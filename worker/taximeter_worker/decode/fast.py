@@ -42,7 +42,6 @@ class _Event(msgspec.Struct, gc=False, kw_only=True):
 
 # Decimal as a hook is exact, and however large an exponent it stays a number.
 _decode = msgspec.json.Decoder(_Event, float_hook=Decimal).decode
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _QUOTES: Final = 2 * (6 + 5 + 2 + 1)
 """Quotes of the least usage: six names with five texts in the envelope, ``tool`` with its text, ``quantities``."""
@@ -80,10 +79,11 @@ def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
         model = None
     else:
         quotes += 2 if model is None else 4
-    members: content.Members = []
+    members: list[content.Member] = []
     if data.input is not UNSET or data.output is not UNSET or data.metadata is not UNSET:
         members = _members(data, limits.depth_max)
-        quotes += sum(2 + value.count(b'"') for _, value in members)
+        for _, value, _ in members:
+            quotes += 2 + value.count(b'"')
     tool = data.tool
     if workspace_id not in _good_workspaces:
         _check_workspace(workspace_id)
@@ -125,19 +125,16 @@ def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
     )
 
 
-def _members(data: _Data, depth_max: int) -> content.Members:
-    """Input, output and metadata as written; ValueError when in doubt."""
+def _members(data: _Data, depth_max: int) -> list[content.Member]:
+    """Input, output and metadata; ValueError when in doubt."""
     members = []
-    for name, given in ((b'"input"', data.input), (b'"output"', data.output)):
-        if given is not UNSET:
-            members.append((name, bytes(given)))
+    if data.input is not UNSET:
+        members.append(content.member(b'"input"', bytes(data.input)))
+    if data.output is not UNSET:
+        members.append(content.member(b'"output"', bytes(data.output)))
     if data.metadata is not UNSET:
-        metadata = bytes(data.metadata)
-        inner = _decode_members(metadata)
-        if metadata.count(b'"') != sum(2 + bytes(value).count(b'"') for value in inner.values()):
-            raise ValueError
-        members.append((b'"metadata"', metadata))
-    for _, value in members:
+        members.append(content.object_member(b'"metadata"', bytes(data.metadata)))
+    for _, value, _ in members:
         # Event and data are two levels above.
         if value[0] in b"[{" and scan.deeper_than(value, depth_max - 2):
             raise ValueError
