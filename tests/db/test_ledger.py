@@ -7,6 +7,8 @@ from decimal import Decimal
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taximeter_db import connect, ledger, partitions, workspaces
 from taximeter_db.events import Policy, Rejected, event_key
@@ -224,6 +226,23 @@ def test_read_states_knows_only_what_exists(conn, usage):
     ledger.book(conn, [usage("a", cost=130_000_000_000)])
     (state,) = ledger.read_states(conn, ["a", "b"])
     assert (state.workspace_id, state.status, state.enabled) == ("a", "insufficient", False)
+
+
+@given(st.uuids())
+def test_a_canonical_uuid_is_its_own_key(value: uuid.UUID):
+    text = str(value)
+    own = event_key(text) == value.bytes
+    assert own == (text[14] != "8")
+    for other in (
+        text.upper(),
+        text.replace("-", ""),
+        f"{{{text}}}",
+        text[:-2] + " 0",
+        text.replace("-", "_"),
+        text + "0",
+    ):
+        if other != text:
+            assert uuid.UUID(bytes=event_key(other)).version == 8
 
 
 def test_keys_of_uuids_and_of_other_ids_never_meet():
