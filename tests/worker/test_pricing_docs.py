@@ -1,0 +1,90 @@
+"""Runs the worked examples of docs/prices.md: the commands build a book, and each event costs what the page says."""
+
+import re
+import shlex
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import Connection
+
+from taximeter_db.connect import connection
+from taximeter_db.prices import Price, Target, parse_decimal
+from taximeter_db.prices_change import set_price
+from taximeter_worker.pricing import PriceBook, PriceMissing, ReceiptLine, explain, load_book, seed
+from taximeter_worker.pricing.book import microseconds
+from taximeter_worker.pricing.book_file import parse_time
+
+PAGE = Path(__file__).parents[2] / "docs" / "prices.md"
+EXAMPLES = re.findall(r"^```prices\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def apply(conn: Connection[Any], command: str) -> None:
+    words = shlex.split(command)
+    if words[:3] == ["taximeter", "prices", "import"]:
+        seed(conn)
+        return
+    assert words[:3] == ["taximeter", "prices", "set"], command
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    start = options.pop("--from", None)
+    price = Price(
+        target=Target(*(options.pop(name, None) for name in ("--tool", "--provider", "--model"))),
+        unit=options.pop("--unit"),
+        amount=parse_decimal(options.pop("--price"), "--price"),
+        per=parse_decimal(options.pop("--per", "1"), "--per"),
+    )
+    assert not options
+    set_price(conn, price, start=None if start is None else parse_time(start))
+
+
+def receipt_lines(book: PriceBook, header: str) -> list[str]:
+    """The lines that the page may show under an event."""
+    names, _, quantities = header.partition("Z: ")
+    tool, *model, moment = names.split(", ")
+    provider, name = model[0].split(" ") if model else (None, None)
+    parts = [part.split(" ") for part in quantities.split(", ")]
+    event = {unit: Decimal(number) if "." in number else int(number) for number, unit in parts}
+    try:
+        receipt = explain(book, tool, provider, name, event, microseconds(parse_time(moment + "Z")))
+    except PriceMissing as error:
+        return [f"missing: {error}"]
+    return [
+        *(shown(line) for line in receipt.lines if line.amount is not None),
+        f"sum {receipt.exact}",
+        f"rounding {receipt.rounding}",
+        f"cost {receipt.cost}",
+    ]
+
+
+def shown(line: ReceiptLine) -> str:
+    inherited = "" if line.priced_as == line.unit else f", as {line.priced_as}"
+    tier = "" if line.above is None else f", above {line.above}"
+    return f"{line.unit}{inherited}{tier}: {line.quantity} · {line.amount} / {line.per} = {line.cost}"
+
+
+def test_the_page_has_examples() -> None:
+    assert len(EXAMPLES) >= 9
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_example_is_true(example: str, new_database: Callable[[], str]) -> None:
+    checked = 0
+    with connection(new_database()) as conn:
+        for block in example.strip().split("\n\n"):
+            lines = block.splitlines()
+            if lines[0].startswith("$ "):
+                for line in lines:
+                    apply(conn, line.removeprefix("$ "))
+                continue
+            got = receipt_lines(load_book(conn), lines[0])
+            wanted = [line.strip() for line in lines[1:]]
+            if any(" = " in line for line in wanted):  # pools are shown all or not at all
+                got = [line for line in got if " = " in line or line in wanted]
+            else:
+                got = [line for line in got if line in wanted]
+            assert got == wanted
+            assert wanted[-1].startswith(("cost ", "missing: "))
+            checked += 1
+    assert checked
