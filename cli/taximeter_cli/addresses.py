@@ -1,0 +1,54 @@
+"""Where PostgreSQL, the broker and Redis are: from the environment, else from a running embedded instance."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from taximeter_cli.embedded import state as states
+from taximeter_cli.errors import CliError
+
+DATABASE = "TAXIMETER_DATABASE_URL"
+BROKER = "TAXIMETER_BROKER_URL"
+REDIS = "TAXIMETER_REDIS_URL"
+_ALL = (DATABASE, BROKER, REDIS)
+
+
+def find(data_dir: Path | None, *needed: str) -> dict[str, str]:
+    """The addresses named in ``needed``.
+
+    One variable that is set means that all are taken from the environment: a database here and flags there would
+    not be one system.
+
+    Raises:
+        CliError: One is missing; the sentence says how to provide it.
+    """
+    if any(os.environ.get(name) for name in _ALL):
+        missing = [name for name in needed if not os.environ.get(name)]
+        if missing:
+            given = ", ".join(name for name in _ALL if os.environ.get(name))
+            raise CliError(
+                f"{' and '.join(missing)} must be set too, because {given} is set. To use the embedded instance"
+                " instead, unset all of them."
+            )
+        return {name: os.environ[name] for name in needed}
+    known = running_instance(data_dir)
+    return {name: known[name] for name in needed}
+
+
+def running_instance(data_dir: Path | None) -> dict[str, str]:
+    """The addresses of the embedded instance.
+
+    Raises:
+        CliError: None runs on that directory, or it is still starting.
+    """
+    folder = states.data_folder(data_dir)
+    state = states.read(folder)
+    if not state.running:
+        raise CliError(
+            f"no instance of Taximeter runs on {folder}. Start one with `taximeter up`, name its directory with"
+            f" --data-dir, or set {', '.join(_ALL)}."
+        )
+    if not state.ready:
+        raise CliError(f"the instance on {folder} is still starting: try again in a moment.")
+    return state.addresses

@@ -1,0 +1,74 @@
+"""The `taximeter` command: its commands, and how their errors reach a person."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from taximeter_cli import instance, publish, quarantine, upkeep, workspaces
+from taximeter_cli.console import clean, note
+
+app = typer.Typer(
+    name="taximeter",
+    help="Prepaid metering for AI usage. `taximeter up` runs the whole system on this machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up")(instance.up)
+app.command("env")(instance.env)
+app.command("worker")(upkeep.worker)
+app.command("migrate")(upkeep.migrate)
+app.add_typer(workspaces.app, name="workspace")
+# unknown options are taken as arguments, so that a negative amount is one
+app.command("credit", context_settings={"ignore_unknown_options": True})(workspaces.credit)
+app.command("publish")(publish.publish)
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(upkeep.flags, name="flags")
+app.command("verify")(upkeep.verify)
+
+_SENTENCES: dict[tuple[str, str], str] = {
+    ("taximeter_cli.errors", "CliError"): "{error}",
+    ("taximeter.errors", "TaximeterError"): "{error}",
+    ("taximeter_db.errors", "TaximeterDbError"): "{error}",
+    ("taximeter_worker.errors", "TaximeterWorkerError"): "{error}",
+    ("taximeter_worker.pricing.errors", "PricingError"): "{error}",
+    (
+        "psycopg.errors",
+        "SyntaxErrorOrAccessRuleViolation",
+    ): "the database does not have the schema of this version ({error}): run `taximeter migrate`.",
+    ("psycopg", "OperationalError"): "PostgreSQL failed: {error}. Check that it runs, then try again.",
+    ("redis", "RedisError"): "Redis failed: {error}. Check that it runs; `taximeter flags rebuild` mends the flags.",
+}
+"""Errors that a person may meet, by module and class, and how they are told. Looked up among the modules that are
+loaded, since loading them all would make every command slow."""
+
+
+def run() -> int:
+    """Run one command; an expected error becomes a sentence on stderr and exit code 1."""
+    try:
+        app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BrokenPipeError:
+        # the reader has gone, as `| head` does; the interpreter must not complain about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        note(f"taximeter: {sentence}")
+    return 1
+
+
+def _sentence(error: Exception) -> str | None:
+    for (module, name), sentence in _SENTENCES.items():
+        if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return sentence.format(error=str(error) if sentence == "{error}" else clean(lines[0]).rstrip("."))
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return None

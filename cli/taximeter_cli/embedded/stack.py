@@ -1,0 +1,98 @@
+"""Which parts make up the embedded stack, and how they find one another."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from taximeter_cli.embedded import state as states
+from taximeter_cli.embedded.parts import Part, Program
+from taximeter_cli.embedded.postgres import Postgres
+from taximeter_cli.embedded.process import LOOPBACK, free_port
+from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE, Valkey
+
+METRICS = "TAXIMETER_METRICS_URL"
+
+
+class Stack:
+    """The parts of ``taximeter up`` on one data directory. A new part is one more entry in :meth:`parts`.
+
+    Args:
+        folder: The data directory.
+        demo: Whether to add the demonstration's traffic.
+    """
+
+    def __init__(self, folder: Path, *, demo: bool = False) -> None:
+        self._folder = folder
+        self._demo = demo
+        self.postgres = Postgres(folder / "postgres")
+        self.valkey = Valkey(folder / "valkey")
+        known = urlsplit(states.read(folder).addresses.get(METRICS, "")).port
+        self._metrics_port = free_port(known)
+
+    def addresses(self) -> dict[str, str]:
+        """The addresses for people and tools on this machine, by the variables that name them."""
+        return {
+            "TAXIMETER_DATABASE_URL": self.postgres.url(),
+            "TAXIMETER_BROKER_URL": self.valkey.url(BROKER_DATABASE),
+            "TAXIMETER_REDIS_URL": self.valkey.url(FLAG_DATABASE),
+            METRICS: f"http://{LOOPBACK}:{self._metrics_port}/metrics",
+        }
+
+    def parts(self) -> list[Part]:
+        """Everything that runs, in the order of its start."""
+        parts = [
+            Part("PostgreSQL", self.postgres, once_ready=self._prepare_database, orphan_signal=signal.SIGINT),
+            Part("Valkey", self.valkey, orphan_signal=signal.SIGTERM),
+            Part("worker", self._worker()),
+        ]
+        if self._demo:
+            parts.append(Part("demo", self._demo_traffic()))
+        return parts
+
+    def _prepare_database(self) -> None:
+        from taximeter_db.connect import connection
+        from taximeter_db.migrate import upgrade
+        from taximeter_worker.pricing import seed
+
+        url = self.postgres.socket_url()
+        upgrade(url)
+        with connection(url) as conn:
+            seed(conn)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **self.addresses(),
+            "TAXIMETER_DATABASE_URL": self.postgres.socket_url(),
+            "TAXIMETER_METRICS_HOST": LOOPBACK,
+            "TAXIMETER_METRICS_PORT": str(self._metrics_port),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _worker(self) -> Program:
+        return Program(
+            "worker",
+            [sys.executable, "-m", "taximeter_worker"],
+            environment=self._environment,
+            log=self._folder / "worker.log",
+            ready=self._metrics_answer,
+        )
+
+    def _demo_traffic(self) -> Program:
+        return Program(
+            "demo",
+            [sys.executable, "-m", "taximeter_cli.demo"],
+            environment=lambda: {**self._environment(), "TAXIMETER_SPOOL": str(self._folder / "demo-spool")},
+            log=self._folder / "demo.log",
+        )
+
+    def _metrics_answer(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.addresses()[METRICS], timeout=2) as answer:  # noqa: S310 - our own http
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False

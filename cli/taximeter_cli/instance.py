@@ -1,0 +1,84 @@
+"""`taximeter up` and `taximeter env`: the embedded instance."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taximeter_cli import console
+from taximeter_cli.addresses import running_instance
+from taximeter_cli.embedded import state as states
+from taximeter_cli.options import DataDir, Json
+
+_LABELS = {
+    "TAXIMETER_DATABASE_URL": "PostgreSQL",
+    "TAXIMETER_BROKER_URL": "Broker",
+    "TAXIMETER_REDIS_URL": "Flags (Redis)",
+    "TAXIMETER_METRICS_URL": "Metrics",
+}
+
+
+class _Told:
+    """Tells a person on stderr what the supervisor does."""
+
+    @contextlib.contextmanager
+    def starting(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        with console.error_console.status(f"starting {name}") if sys.stderr.isatty() else contextlib.nullcontext():
+            yield
+        console.note(f"{name} is ready ({time.monotonic() - begun:.1f} s)")
+
+    def say(self, sentence: str) -> None:
+        console.note(sentence)
+
+
+def up(
+    data_dir: DataDir = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Add a few workspaces and a steady trickle of usage.")] = False,
+    json: Json = False,
+) -> None:
+    """Run the whole system on this machine: PostgreSQL, Valkey, worker and metrics.
+
+    Everything is kept in the data directory. Ctrl-C stops all of it in order; the data stays for the next start.
+    """
+    from taximeter_cli.embedded.stack import Stack
+    from taximeter_cli.embedded.supervisor import Supervisor
+
+    folder = states.data_folder(data_dir)
+    states.prepare(folder)
+    with states.sole_supervisor(folder):
+        stack = Stack(folder, demo=demo)
+
+        def ready(addresses: dict[str, str]) -> None:
+            if json:
+                console.emit({"data_dir": str(folder), **addresses})
+            else:
+                _announce(folder, addresses)
+
+        Supervisor(folder, stack.parts(), _Told(), stack.addresses).run(ready)
+    console.note(f"Stopped. The data stays in {folder}.")
+
+
+def _announce(folder: Path, addresses: dict[str, str]) -> None:
+    console.say(f"\nTaximeter runs on {folder}\n")
+    console.facts((label, addresses[name]) for name, label in _LABELS.items() if name in addresses)
+    where = "" if folder == Path(states.DEFAULT_FOLDER).absolute() else f" --data-dir {shlex.quote(str(folder))}"
+    console.say(f'\nIn another terminal:  eval "$(taximeter env{where})"')
+    console.say("Ctrl-C stops everything; the data stays.\n")
+
+
+def env(data_dir: DataDir = None, json: Json = False) -> None:
+    """Print the addresses of the running instance as shell exports: eval "$(taximeter env)"."""
+    addresses = running_instance(data_dir)
+    if json:
+        console.emit(addresses)
+        return
+    for name, value in addresses.items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")

@@ -1,0 +1,199 @@
+"""`taximeter publish`: events from a file, through the SDK, as a tool would send them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taximeter_cli import addresses, console, eventfiles
+from taximeter_cli.errors import CliError
+from taximeter_cli.options import DataDir, Json
+
+if TYPE_CHECKING:
+    from taximeter import Meter
+
+SPOOLED_EVENTS_MAX = 50_000
+"""Read no further ahead of the broker than this."""
+CONFIRM_SECONDS_MAX = 30.0
+"""How long the broker may confirm nothing at all before we give up."""
+_PROBLEMS_SHOWN_MAX = 20
+_STEP_SECONDS = 0.2
+
+
+def publish(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="NDJSON of events, or CSV.")],
+    workspace: Annotated[str | None, typer.Option(metavar="ID", help="CSV: whose usage it is.")] = None,
+    workspaces: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="CSV: spread: row i (from 0) is of ws-<i mod N>.")
+    ] = None,
+    tool: Annotated[str | None, typer.Option(metavar="T", help="CSV: the tool that consumed it.")] = None,
+    provider: Annotated[str | None, typer.Option(metavar="P", help="CSV: the model's provider.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="M", help="CSV: the model.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--map", metavar="COLUMN=UNIT", help="CSV: what a column counts; repeat it.")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="CSV: when it happened; UTC where no offset is given.")
+    ] = None,
+    start_time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="CSV: shift all times so that the first row is at this one.")
+    ] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Publish usage events from a file, with progress; safe to run again.
+
+    NDJSON holds one whole event a line. A CSV needs --map, --tool, and --workspace or --workspaces; the columns of
+    the Azure LLM inference traces are recognised. A row that is no event is named and left out.
+
+    Events that were published before are counted as duplicates and cost nothing: their ids come from the file.
+    """
+    from taximeter import Meter
+
+    given = (workspace, workspaces, tool, provider, model, column, time_column, start_time)
+    if eventfiles.is_ndjson(file):
+        if any(value is not None for value in given):
+            raise typer.BadParameter("these events name workspace, tool and time themselves; the options are for CSV")
+        mapped = None
+    else:
+        if workspace is not None and workspaces is not None:
+            raise typer.BadParameter("give --workspace or --workspaces, not both")
+        mapped = eventfiles.mapping_for(
+            file,
+            units=_units(column or []),
+            time_column=time_column,
+            tool=tool,
+            provider=provider,
+            model=model,
+            workspace=workspace,
+            workspaces=workspaces,
+            start_time=_start_time(start_time),
+        )
+    broker = addresses.find(data_dir, addresses.BROKER)[addresses.BROKER]
+    problems: list[eventfiles.Problem] = []
+    begun = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="taximeter-publish-") as spool,
+        Meter(broker_url=broker, spool=spool, source="/cli/publish") as meter,
+        console.bar("events", eventfiles.count_lines(file), quiet=json) as bar,
+    ):
+        events = 0
+        for problem in _record_all(meter, file, mapped):
+            if problem is None:
+                events += 1
+                if events % 1000 == 0:
+                    bar.at(meter.stats().confirmed)
+                    _hold_back(meter, bar)
+            else:
+                problems.append(problem)
+        _confirm(meter, bar, below=0)
+        confirmed = meter.stats().confirmed
+    _report(confirmed, problems, time.monotonic() - begun, json=json)
+
+
+def _record_all(meter: Meter, file: Path, mapped: eventfiles.Mapped | None) -> Iterator[eventfiles.Problem | None]:
+    """Record every row; yields None for each event that was accepted, and each problem."""
+    from taximeter import InvalidEventError, SpoolError
+
+    rows = eventfiles.read_ndjson(file) if mapped is None else eventfiles.read_csv(file, mapped)
+    for row in rows:
+        try:
+            if isinstance(row, eventfiles.Problem):
+                yield row
+                continue
+            if isinstance(row, eventfiles.Line):
+                meter.publish_event(row.event)
+            elif mapped is not None:
+                meter.record(
+                    row.workspace_id,
+                    tool=mapped.tool,
+                    provider=mapped.provider,
+                    model=mapped.model,
+                    quantities=row.quantities,
+                    id=row.event_id,
+                    time=row.time,
+                )
+        except InvalidEventError as error:
+            yield eventfiles.Problem(row.line, str(error))
+        except SpoolError as error:
+            raise CliError(f"{error}. Run the same command again: what was published is not charged twice.") from error
+        else:
+            yield None
+
+
+def _hold_back(meter: Meter, bar: console.Bar) -> None:
+    if meter.stats().spooled_events > SPOOLED_EVENTS_MAX:
+        _confirm(meter, bar, below=SPOOLED_EVENTS_MAX // 2)
+
+
+def _confirm(meter: Meter, bar: console.Bar, *, below: int) -> None:
+    """Wait until at most ``below`` events are unconfirmed, for as long as the broker gets on."""
+    from taximeter import FlushTimeoutError
+
+    last, since = -1, time.monotonic()
+    while True:
+        try:
+            meter.flush(timeout=_STEP_SECONDS)
+        except FlushTimeoutError:
+            pass
+        else:
+            bar.at(meter.stats().confirmed)
+            return
+        stats = meter.stats()
+        bar.at(stats.confirmed)
+        if stats.spooled_events <= below:
+            return
+        if stats.confirmed != last:
+            last, since = stats.confirmed, time.monotonic()
+        elif time.monotonic() - since > CONFIRM_SECONDS_MAX:
+            raise CliError(
+                f"the broker has confirmed nothing for {CONFIRM_SECONDS_MAX:.0f} s, {stats.spooled_events:,} events are"
+                f" not published ({stats.last_error or 'no answer'}). When it is back, run the same command again: what"
+                " was published is not charged twice."
+            )
+
+
+def _report(confirmed: int, problems: list[eventfiles.Problem], seconds: float, *, json: bool) -> None:
+    if json:
+        listed = [{"line": problem.line, "problem": problem.sentence} for problem in problems]
+        console.emit({"published": confirmed, "left_out": len(problems), "problems": listed})
+    else:
+        for problem in problems[:_PROBLEMS_SHOWN_MAX]:
+            console.note(f"line {problem.line}: {console.clean(problem.sentence)}")
+        if len(problems) > _PROBLEMS_SHOWN_MAX:
+            console.note(f"... and {len(problems) - _PROBLEMS_SHOWN_MAX:,} more; --json lists all")
+        console.say(f"{confirmed:,} events published and confirmed by the broker in {seconds:.1f} s.")
+        if problems:
+            console.say(f"{len(problems):,} rows were left out: mend them and publish the file again.")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _units(pairs: list[str]) -> dict[str, str]:
+    units = {}
+    for pair in pairs:
+        column, equals, unit = pair.rpartition("=")
+        if not (column and equals and unit):
+            raise typer.BadParameter(f"{pair!r}: write COLUMN=UNIT, such as tokens=input_tokens", param_hint="--map")
+        units[column] = unit
+    return units
+
+
+def _start_time(text: str | None) -> dt.datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise typer.BadParameter(
+            f"{text!r}: write a time with an offset, such as 2026-11-22T10:00:00Z", param_hint="--start-time"
+        )
+    return moment

@@ -1,0 +1,191 @@
+"""`taximeter quarantine`: what could not be booked, and what to do about it."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from taximeter_cli import console
+from taximeter_cli.options import DataDir, Json
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from taximeter_db.quarantine import Entry
+    from taximeter_worker.replay import Replayed
+
+app = typer.Typer(no_args_is_help=True, help="Events that could not be booked, kept whole with their reason.")
+
+_PORTION = 200
+"""Entries held in memory at a time; each may be a megabyte."""
+
+EntryId = Annotated[int, typer.Argument(metavar="N", help="The entry's number.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(metavar="CODE", help="Only this reason, such as price_missing.")]
+Workspace = Annotated[str | None, typer.Option(metavar="ID", help="Only this workspace.")]
+
+
+def describe(entry: Entry, *, whole: bool) -> dict[str, Any]:
+    """An entry for JSON; ``whole`` adds the event itself, in Base64 where it is not UTF-8."""
+    facts: dict[str, Any] = {
+        "id": entry.id,
+        "kind": entry.kind,
+        "workspace_id": entry.workspace_id,
+        "event_id": entry.event_id,
+        "reason": entry.reason,
+        "detail": entry.detail,
+        "received_at": entry.received_at,
+        "resolved_at": entry.resolved_at,
+        "resolution": entry.resolution,
+        "resolved_by": entry.resolved_by,
+        "resolution_note": entry.resolution_note,
+    }
+    if whole:
+        facts["content_type"] = entry.content_type
+        try:
+            facts["event"] = entry.event.decode()
+        except UnicodeDecodeError:
+            facts["event_base64"] = base64.b64encode(entry.event).decode()
+    return facts
+
+
+@app.command("list")
+def list_entries(
+    reason: Reason = None,
+    workspace: Workspace = None,
+    everything: Annotated[bool, typer.Option("--all", help="Resolved entries too.")] = False,
+    after: Annotated[int, typer.Option(metavar="N", help="Only entries with a higher number.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """List what is open, the oldest first."""
+    from taximeter_cli import session
+    from taximeter_db import quarantine as store
+
+    with session.database(data_dir) as conn:
+        entries = store.find(
+            conn, reason=reason, workspace_id=workspace, resolved=everything, after=after, limit=limit + 1
+        )
+        counts = store.open_counts(conn)
+    shown, more = entries[:limit], len(entries) > limit
+    if json:
+        console.emit({"open": counts, "more": more, "entries": [describe(entry, whole=False) for entry in shown]})
+        return
+    if not shown:
+        console.say("Nothing to show." if counts else "The quarantine is empty.")
+        return
+    console.table(
+        ["N", "Received", "Reason", "Workspace", "Event", "Detail", *(["Resolved"] if everything else [])],
+        [
+            [
+                entry.id,
+                console.moment(entry.received_at),
+                entry.reason,
+                entry.workspace_id,
+                entry.event_id,
+                entry.detail,
+                *([entry.resolution] if everything else []),
+            ]
+            for entry in shown
+        ],
+        right=["N"],
+    )
+    console.say("Open: " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"))
+    if more:
+        console.say(f"There is more: --after {shown[-1].id}")
+
+
+@app.command("show")
+def show(entry_id: EntryId, data_dir: DataDir = None, json: Json = False) -> None:
+    """Show one entry with the event as it was received, inputs and outputs included."""
+    from taximeter_cli import session
+    from taximeter_db import quarantine as store
+
+    with session.database(data_dir) as conn:
+        entry = store.get(conn, entry_id)
+    described = describe(entry, whole=True)
+    if json:
+        console.emit(described)
+        return
+    console.facts(
+        (name, console.moment(value) if name.endswith("_at") else value)
+        for name, value in described.items()
+        if value is not None
+    )
+
+
+@app.command("replay")
+def replay(
+    entries: Annotated[list[int] | None, typer.Argument(metavar="[N]...", help="Numbers of entries.")] = None,
+    reason: Reason = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything that is open.")] = False,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Try to book entries again, after their cause was mended (a price set, for example)."""
+    from taximeter_cli import session
+
+    if sum((bool(entries), reason is not None, everything)) != 1:
+        raise typer.BadParameter("name entries by number, or give --reason CODE, or --all")
+    from taximeter_worker.booker import limits_of, policy_of
+    from taximeter_worker.replay import replay as replay_entries
+
+    known = session.settings(data_dir)
+    results: list[Replayed] = []
+    with session.booking(known) as conn, console.bar("entries", None, quiet=json) as bar:
+        for numbers in [list(entries)] if entries else _open_entries(conn, reason):
+            done = replay_entries(conn, numbers, by=session.person(), limits=limits_of(known), policy=policy_of(known))
+            states = {state.workspace_id: state for result in done for state in result.states}
+            session.write_flags(known, conn, list(states.values()))
+            results += done
+            bar.at(len(results))
+    counts = Counter(result.result for result in results)
+    if json:
+        fields = ("entry_id", "result", "reason", "detail")
+        console.emit({**counts, "entries": [{name: getattr(result, name) for name in fields} for result in results]})
+        return
+    for result in results:
+        if result.result == "kept":
+            console.say(f"Entry {result.entry_id} stays: {console.clean(result.detail)} [{result.reason}]")
+    console.say(
+        f"{counts['booked']:,} booked, {counts['duplicate']:,} were duplicates, {counts['kept']:,} stay in quarantine."
+    )
+
+
+def _open_entries(conn: Connection[Any], reason: str | None) -> Iterator[list[int]]:
+    """Numbers of open entries, in portions; one that is parked anew meanwhile is not visited again."""
+    from taximeter_db import quarantine as store
+
+    row = conn.execute("SELECT max(id) FROM taximeter.quarantine").fetchone()
+    last, after = (row[0] or 0) if row else 0, 0
+    while portion := [entry.id for entry in store.find(conn, reason=reason, after=after, limit=_PORTION)]:
+        portion = [number for number in portion if number <= last]
+        if not portion:
+            return
+        after = portion[-1]
+        yield portion
+
+
+@app.command("dismiss")
+def dismiss(
+    entry_id: EntryId,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Why; it stays with the entry.", show_default=False)],
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Close an entry without booking it."""
+    from taximeter_cli import session
+    from taximeter_db import quarantine as store
+
+    if not note.strip():
+        raise typer.BadParameter("say why this event is dismissed; the reason stays with it", param_hint="--note")
+    with session.database(data_dir) as conn:
+        entry = store.dismiss(conn, entry_id, by=session.person(), note=note)
+    if json:
+        console.emit(describe(entry, whole=False))
+    else:
+        console.say(f"Entry {entry.id} is dismissed.")

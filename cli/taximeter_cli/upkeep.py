@@ -1,0 +1,106 @@
+"""`taximeter worker`, `migrate`, `verify` and `flags rebuild`: parts and upkeep of an installation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from taximeter_cli import addresses, console
+from taximeter_cli.options import DataDir, Json
+
+flags = typer.Typer(no_args_is_help=True, help="The copy of every workspace's answer in Redis.")
+
+
+def worker(
+    concurrency: Annotated[int, typer.Option(min=1, help="Threads for upkeep tasks; booking has its own.")] = 2,
+    loglevel: Annotated[str, typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    data_dir: DataDir = None,
+) -> None:
+    """Run a worker: it books what the broker brings. SIGTERM lets it finish what it holds.
+
+    Run as many as you like on one broker. Its metrics are on TAXIMETER_METRICS_PORT (default 9464).
+    """
+    known = addresses.find(data_dir, addresses.DATABASE, addresses.BROKER, addresses.REDIS)
+    command = [sys.executable, "-m", "taximeter_worker", f"--concurrency={concurrency}", f"--loglevel={loglevel}"]
+    os.execve(command[0], command, {**os.environ, **known})  # noqa: S606 - the worker takes our place and our signals
+
+
+def migrate(data_dir: DataDir = None, json: Json = False) -> None:
+    """Create or upgrade the database's schema; safe to run again.
+
+    An empty price book is filled from the installed catalogue; any other is left as it is.
+    """
+    from taximeter_cli import session
+    from taximeter_db import migrate as migrations
+    from taximeter_worker.pricing import seed
+
+    url = addresses.find(data_dir, addresses.DATABASE)[addresses.DATABASE]
+    before = migrations.current(url)
+    migrations.upgrade(url)
+    after = migrations.current(url)
+    with session.database(data_dir) as conn:
+        prices = seed(conn)
+    if json:
+        console.emit({"before": before, "after": after, "prices_added": prices})
+        return
+    if prices:
+        console.say(f"Filled the empty price book with {prices:,} prices of the installed catalogue.")
+    if before == after:
+        console.say(f"The schema is up to date ({after}).")
+    else:
+        console.say(f"The schema is now {after} (before: {before or 'none'}).")
+
+
+def verify(data_dir: DataDir = None, json: Json = False) -> None:
+    """Recompute every balance from the log and compare; exit code 1 when something does not agree."""
+    from taximeter_cli import session
+    from taximeter_db import verify as audit
+
+    with session.database(data_dir) as conn, console.bar("workspaces", None, quiet=json) as bar:
+        report = audit.verify(conn, lambda so_far: bar.at(so_far.workspaces))
+    counts = {"workspaces": report.workspaces, "usages": report.usages, "payments": report.payments}
+    if json:
+        console.emit({"ok": report.ok, **counts, "faults": report.faults})
+    else:
+        for fault in report.faults:
+            console.say(f"WRONG  {fault.sentence}")
+        verdict = "Everything agrees" if report.ok else f"{len(report.faults)} faults"
+        console.say(
+            f"{verdict}: {report.workspaces:,} workspaces, {report.usages:,} usages, {report.payments:,} payments."
+        )
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@flags.command("rebuild")
+def rebuild(data_dir: DataDir = None, json: Json = False) -> None:
+    """Write every flag anew from the database, under a new epoch; booking goes on meanwhile."""
+    from taximeter_cli import session
+    from taximeter_worker.flags import connect_flags
+    from taximeter_worker.rebuild import rebuild as rebuild_flags
+
+    known = session.settings(data_dir)
+    with (
+        session.database(data_dir) as conn,
+        contextlib.closing(connect_flags(known.flags_redis_url, known.redis_timeout_seconds)) as client,
+        console.bar("workspaces", None, quiet=json) as bar,
+    ):
+        done = rebuild_flags(conn, client, bar.at)
+    if done is None:
+        return
+    if json:
+        console.emit(done)
+    else:
+        console.say(
+            f"Wrote {done.workspaces:,} workspaces under epoch {done.epoch}: {done.flipped:,} flags changed,"
+            f" {done.swept:,} of unknown workspaces removed."
+        )
+
+
+@flags.callback()
+def _group() -> None:
+    """Keep `rebuild` a sub-command although it is the only one."""

@@ -1,0 +1,147 @@
+"""`taximeter workspace` and `taximeter credit`: settings, balances and payments of one workspace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from taximeter_cli import console
+from taximeter_cli.errors import CliError
+from taximeter_cli.options import DataDir, Json
+
+if TYPE_CHECKING:
+    from taximeter_db.workspaces import WorkspaceDetails
+
+app = typer.Typer(no_args_is_help=True, help="A workspace's limits, balance, status and totals.")
+
+WorkspaceId = Annotated[str, typer.Argument(metavar="ID", help="The workspace's id.", show_default=False)]
+
+
+def describe(details: WorkspaceDetails) -> dict[str, Any]:
+    """A workspace for JSON; the names are those of the view ``workspace_balance``."""
+    from taximeter_db.money import format_usd
+
+    return {
+        "workspace_id": details.workspace_id,
+        "balance": format_usd(details.balance),
+        "minimum_balance": format_usd(details.minimum),
+        "low_balance_threshold": format_usd(details.low),
+        "status": details.status,
+        "ai_enabled": details.enabled,
+        "usage_count": details.usage_count,
+        "usage_cost": format_usd(details.usage_cost),
+        "payment_count": details.payment_count,
+        "payment_total": format_usd(details.payment_total),
+        "duplicate_count": details.duplicate_count,
+        "quarantined_open": details.quarantined_open,
+        "created_at": details.created_at,
+        "updated_at": details.updated_at,
+    }
+
+
+def _print(details: WorkspaceDetails, json: bool) -> None:
+    if json:
+        console.emit(describe(details))
+        return
+    from taximeter_db.money import format_usd
+
+    console.facts(
+        [
+            ("Workspace", details.workspace_id),
+            ("Balance", f"{format_usd(details.balance)} USD"),
+            ("Status", f"{details.status} (AI is {'enabled' if details.enabled else 'disabled'})"),
+            ("Minimum balance", f"{format_usd(details.minimum)} USD (below it AI is disabled)"),
+            ("Low-balance threshold", f"{format_usd(details.low)} USD (below it there is a warning)"),
+            ("Usages", f"{details.usage_count:,}, {format_usd(details.usage_cost)} USD"),
+            ("Payments", f"{details.payment_count:,}, {format_usd(details.payment_total)} USD"),
+            ("Duplicates", f"{details.duplicate_count:,} (not charged)"),
+            ("In quarantine", f"{details.quarantined_open:,} (taximeter quarantine list)"),
+            ("Last change", console.moment(details.updated_at)),
+        ]
+    )
+
+
+@app.command("show")
+def show(workspace_id: WorkspaceId, data_dir: DataDir = None, json: Json = False) -> None:
+    """Show a workspace's balance, status, limits and totals."""
+    from taximeter_cli import session
+    from taximeter_db import workspaces
+
+    with session.database(data_dir) as conn:
+        _print(workspaces.get(conn, workspace_id), json)
+
+
+@app.command("set")
+def set_limits(
+    workspace_id: WorkspaceId,
+    minimum_balance: Annotated[
+        str | None, typer.Option(metavar="A", help="Below this balance (USD) AI is disabled.", show_default="-0.12")
+    ] = None,
+    low_balance: Annotated[
+        str | None, typer.Option(metavar="A", help="Below this balance (USD) there is a warning.", show_default="0")
+    ] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Set a workspace's limits, creating it if need be; its flag follows at once."""
+    from taximeter_cli import session
+    from taximeter_db import workspaces
+    from taximeter_db.money import parse_usd
+    from taximeter_worker.booker import policy_of
+
+    minimum = None if minimum_balance is None else parse_usd(minimum_balance)
+    low = None if low_balance is None else parse_usd(low_balance)
+    known = session.settings(data_dir)
+    default = policy_of(known)
+    with session.booking(known) as conn:
+        state = workspaces.set_limits(
+            conn, workspace_id, minimum=minimum, low=low, default_minimum=default.minimum, default_low=default.low
+        )
+        session.write_flags(known, conn, [state])
+        _print(workspaces.get(conn, workspace_id), json)
+
+
+def credit(
+    workspace_id: WorkspaceId,
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="USD, such as 25.00.", show_default=False)],
+    payment_id: Annotated[
+        str,
+        typer.Option(
+            "--id", metavar="PAYMENT_ID", help="Yours; the same id is never credited twice.", show_default=False
+        ),
+    ],
+    kind: Annotated[str, typer.Option(metavar="K", help="top_up, promo, refund or adjustment.")] = "top_up",
+    reference: Annotated[str | None, typer.Option(metavar="R", help="The payment provider's reference.")] = None,
+    note: Annotated[str | None, typer.Option(metavar="N", help="A remark that stays with the payment.")] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Credit a payment to a workspace, at once and exactly once.
+
+    An adjustment (--kind adjustment) may be negative. The same id with the same content again changes nothing; with
+    other content it is refused.
+    """
+    from taximeter_cli import payments, session
+    from taximeter_db import ledger, workspaces
+    from taximeter_db.money import format_usd
+    from taximeter_worker.booker import policy_of
+
+    payment = payments.build(workspace_id, amount, payment_id, kind, reference, note)
+    known = session.settings(data_dir)
+    with session.booking(known) as conn:
+        outcome = ledger.book(conn, (), [payment], policy=policy_of(known))
+        for refused in outcome.refused:
+            raise CliError(f"the payment is not booked [{refused.reason}]: {refused.detail}")
+        session.write_flags(known, conn, list(outcome.states.values()))
+        details = workspaces.get(conn, workspace_id)
+    if json:
+        console.emit({"payment_id": payment_id, "duplicate": not outcome.payments_booked, **describe(details)})
+        return
+    if outcome.payments_booked:
+        console.say(f"Booked {format_usd(payment.amount)} USD ({kind}) for {workspace_id}.")
+    else:
+        console.say(f"Payment {payment_id} was booked before; nothing has changed.")
+    console.say(
+        f"Balance {format_usd(details.balance)} USD, {details.status}, AI {'enabled' if details.enabled else 'disabled'}."
+    )
