@@ -52,7 +52,8 @@ def publish(
     NDJSON holds one whole event a line. A CSV needs --map, --tool, and --workspace or --workspaces; the columns of
     the Azure LLM inference traces are recognised. A row that is no event is named and left out.
 
-    Events that were published before are counted as duplicates and cost nothing: their ids come from the file.
+    Events that were published before are counted as duplicates and cost nothing. In a CSV the ids come from the
+    file's whole content: a changed file is a new one.
     """
     from taximeter import Meter
 
@@ -94,7 +95,7 @@ def publish(
                 problems.append(problem)
         _confirm(meter, bar, below=0)
         confirmed = meter.stats().confirmed
-    _report(confirmed, problems, time.monotonic() - begun, json=json)
+    _report(confirmed, problems, time.monotonic() - begun, json=json, mended_in_place=mapped is None)
 
 
 def _record_all(meter: Meter, file: Path, mapped: eventfiles.Mapped | None) -> Iterator[eventfiles.Problem | None]:
@@ -159,7 +160,9 @@ def _confirm(meter: Meter, bar: console.Bar, *, below: int) -> None:
             )
 
 
-def _report(confirmed: int, problems: list[eventfiles.Problem], seconds: float, *, json: bool) -> None:
+def _report(
+    confirmed: int, problems: list[eventfiles.Problem], seconds: float, *, json: bool, mended_in_place: bool
+) -> None:
     if json:
         listed = [{"line": problem.line, "problem": problem.sentence} for problem in problems]
         console.emit({"published": confirmed, "left_out": len(problems), "problems": listed})
@@ -170,7 +173,12 @@ def _report(confirmed: int, problems: list[eventfiles.Problem], seconds: float, 
             console.note(f"... and {len(problems) - _PROBLEMS_SHOWN_MAX:,} more; --json lists all")
         console.say(f"{confirmed:,} events published and confirmed by the broker in {seconds:.1f} s.")
         if problems:
-            console.say(f"{len(problems):,} rows were left out: mend them and publish the file again.")
+            again = (
+                "Mend them and publish the file again."
+                if mended_in_place
+                else "Mend them in a file of their own: the ids come from the whole file, a changed one counts as new."
+            )
+            console.say(f"{len(problems):,} rows were left out. {again}")
     if problems:
         raise typer.Exit(1)
 
