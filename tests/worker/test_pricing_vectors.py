@@ -15,15 +15,8 @@ from taximeter_db.money import format_usd
 from taximeter_worker.pricing import PriceBook, current_revision, explain, load_book, seed
 from taximeter_worker.pricing.book import microseconds
 
-VECTORS = Path(__file__).parents[2].parent / "shared" / "prices" / "vectors.json"
+VECTORS = Path(__file__).parents[1] / "data" / "price_vectors.json"
 AS_OF = microseconds(dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC))
-
-
-def vectors() -> list[dict[str, Any]]:
-    if not VECTORS.exists():
-        return []
-    found: list[dict[str, Any]] = json.loads(VECTORS.read_text(), parse_float=Decimal)["vectors"]
-    return found
 
 
 @pytest.fixture
@@ -33,9 +26,7 @@ def conn(database_url: str) -> Iterator[Connection[Any]]:
 
 
 def test_the_33_vectors_price_exactly_from_a_seeded_database(conn: Connection[Any]) -> None:
-    found = vectors()
-    if not found:
-        pytest.skip("the vectors are not beside this checkout")
+    found = json.loads(VECTORS.read_text(), parse_float=Decimal)["vectors"]
     assert len(found) == 33
     assert seed(conn) > 6000
     book = load_book(conn)
