@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from taximeter_cli import instance, publish, quarantine, upkeep, workspaces
+from taximeter_cli import instance, prices, publish, quarantine, upkeep, workspaces
 from taximeter_cli.console import clean, note
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(workspaces.app, name="workspace")
 # unknown options are taken as arguments, so that a negative amount is one
 app.command("credit", context_settings={"ignore_unknown_options": True})(workspaces.credit)
 app.command("publish")(publish.publish)
+app.add_typer(prices.app, name="prices")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(upkeep.flags, name="flags")
 app.command("verify")(upkeep.verify)

@@ -144,7 +144,7 @@ def check(price: Price) -> Price:
             raise PriceError(f"The {name} must be 1 to {TEXT_MAX} characters, without control characters.")
     if not _UNIT.fullmatch(price.unit):
         raise PriceError(
-            f"{price.unit[:80]!r} cannot be a unit: 1 to 64 letters, digits and _ . : - are, as in an event."
+            f"{price.unit[:80]!r} is no unit: write 1 to 64 letters, digits, _ . : or -, as events name it."
         )
     for name, number in (("price", price.amount), ("per", price.per), *(("tier", tier.amount) for tier in price.tiers)):
         if not number.is_finite() or number < 0 or number >= AMOUNT_LIMIT or _decimals(number) > DECIMALS_MAX:
