@@ -1,0 +1,64 @@
+"""The systemd unit: read by systemd's own tools, which cannot start it here."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.compose_file import DEPLOY
+from taximeter_worker.settings import Settings
+
+UNIT = DEPLOY / "systemd" / "taximeter-worker.service"
+EXPOSURE_MAX = 1.5
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """A copy whose program exists on this machine."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("this machine has no systemd-analyze")
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/opt/taximeter/bin/taximeter", sys.executable))
+    return copy
+
+
+def _settings() -> configparser.SectionProxy:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNIT)
+    return parser["Service"]
+
+
+def test_systemd_understands_every_line(unit: Path):
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert UNIT.name not in done.stderr, "a word about this unit; others are not ours"
+
+
+def test_exposure_stays_low(unit: Path):
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (found,) = re.findall(r"Overall exposure level for \S+: (\d+\.\d)", done.stdout)
+    assert float(found) <= EXPOSURE_MAX, done.stdout
+
+
+def test_has_time_to_drain():
+    drain = Settings.__dataclass_fields__["drain_seconds"].default
+    assert int(_settings()["TimeoutStopSec"]) >= drain + 20
+
+
+def test_holds_no_secret_and_no_shell():
+    service = _settings()
+    assert service["ExecStart"] == "/opt/taximeter/bin/taximeter worker"
+    assert service["EnvironmentFile"].startswith("/")
+    assert "Environment" not in service
