@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
-from typing import Any
+from pathlib import Path
 
 import pytest
 import yaml
 
 from deploy.compose_file import DEPLOY, ROOT, load
+from deploy.watching_files import PROMETHEUS, everything_asked_for, metrics, panels, queries, rules
 from servers import require
 
-PROMETHEUS = DEPLOY / "prometheus"
-DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 PROVISIONING = DEPLOY / "grafana" / "provisioning"
 
 
@@ -25,23 +23,6 @@ def promtool() -> str:
     require("promtool", found, "install prometheus")
     assert found
     return found
-
-
-def _rules() -> list[dict[str, Any]]:
-    groups = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
-def _panels() -> list[dict[str, Any]]:
-    return [panel for path in DASHBOARDS for panel in json.loads(path.read_text())["panels"] if panel["type"] != "row"]
-
-
-def _queries() -> list[str]:
-    return [target["expr"] for panel in _panels() for target in panel["targets"]]
-
-
-def _metrics(expressions: list[str]) -> set[str]:
-    return {name for expression in expressions for name in re.findall(r"taximeter_\w+", expression)}
 
 
 def _documented() -> set[str]:
@@ -60,7 +41,7 @@ def test_prometheus_accepts_configuration_and_rules(promtool: str):
         [promtool, "check", "config", PROMETHEUS / "prometheus.yml"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(_rules())} rules found" in done.stdout
+    assert f"{len(rules())} rules found" in done.stdout
 
 
 def test_alerts_fire_when_they_should_and_only_then(promtool: str):
@@ -72,7 +53,7 @@ def test_alerts_fire_when_they_should_and_only_then(promtool: str):
 def test_every_alert_has_a_case_that_fires_it_and_says_what_to_do():
     cases = yaml.safe_load((ROOT / "tests" / "deploy" / "alerts_test.yml").read_text())["tests"]
     checks = [check for case in cases for check in case["alert_rule_test"]]
-    for rule in _rules():
+    for rule in rules():
         for fires in (True, False):
             assert any(one["alertname"] == rule["alert"] and bool(one.get("exp_alerts")) is fires for one in checks), (
                 rule
@@ -91,18 +72,17 @@ def test_every_worker_is_scraped_where_it_serves():
     assert str(found["port"]) == services["worker"]["environment"]["TAXIMETER_METRICS_PORT"]
     for name in ("worker", "rabbitmq", "grafana"):
         assert set(services[name]["networks"]) & set(services["prometheus"]["networks"])
-    assert any('job="taximeter-worker"' in rule["expr"] for rule in _rules())
+    assert any('job="taximeter-worker"' in rule["expr"] for rule in rules())
 
 
 def test_every_metric_asked_for_is_documented():
     documented = _documented()
     assert len(documented) > 25
-    asked = _metrics(_queries() + [rule["expr"] for rule in _rules()])
-    assert asked - documented == set()
+    assert everything_asked_for() - documented == set()
 
 
 def test_the_dashboard_shows_what_an_operator_needs():
-    shown = _metrics(_queries())
+    shown = metrics(queries())
     # what is listed by name is for the operator's own dashboards
     left_out = {"taximeter_workspace_balance_usd", "taximeter_workspace_enabled"}
     for name in _documented() - left_out:
@@ -116,9 +96,9 @@ def test_dashboards_are_whole():
     mounts = dict(one.split(":")[:2] for one in load()["services"]["grafana"]["volumes"])
     assert provider["options"]["path"] == mounts["./grafana/dashboards"]
     assert source["url"] == "http://prometheus:9090"
-    assert len({panel["id"] for panel in _panels()}) == len(_panels()) > 20
+    assert len({panel["id"] for panel in panels()}) == len(panels()) > 20
     taken: set[tuple[int, int]] = set()
-    for panel in _panels():
+    for panel in panels():
         assert panel["title"]
         assert panel["description"]
         for holder in (panel, *panel["targets"]):
@@ -130,13 +110,10 @@ def test_dashboards_are_whole():
         taken |= cells
 
 
-def test_every_query_can_be_parsed(promtool: str, tmp_path: Any):
-    """As recording rules, with Grafana's variable replaced, because promtool reads rules."""
-    rules = [
-        {"record": f"panel:{number}", "expr": query.replace("$__rate_interval", "1m")}
-        for number, query in enumerate(_queries())
-    ]
+def test_every_query_can_be_parsed(promtool: str, tmp_path: Path):
+    """As recording rules, because promtool reads rules."""
+    recording = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(queries())]
     path = tmp_path / "panels.yml"
-    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": recording}]}))
     done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
