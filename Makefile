@@ -45,6 +45,7 @@ soak: install  ## the long fault runs
 lock:  ## pin every dependency by hash (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11 --extra all --group dev pyproject.toml -o requirements-dev.txt
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11 --extra all pyproject.toml -o requirements.txt
+	echo hatchling | uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11 --constraint requirements-dev.txt - -o deploy/requirements-build.txt
 
 wheel: install  ## build the wheel into dist/
 	@$(BIN)/python -m hatchling build -t wheel
