@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,7 @@ from taximeter_cli import console, session
 from taximeter_cli.errors import CliError
 from taximeter_cli.prices_output import show_receipt
 from taximeter_db.errors import NotFoundError
+from taximeter_db.events import event_key
 from taximeter_db.money import format_usd, to_pico
 from taximeter_worker.decode import Limits, decode_message
 from taximeter_worker.pricing import OutOfRange, PriceBook, PriceMissing, Receipt, load_book
@@ -94,10 +96,16 @@ def booked_receipt(conn: Connection[Any], workspace_id: str, event_id: str) -> R
         NotFoundError: There is no such usage.
         CliError: The receipt does not give the cost that was booked, which must never be.
     """
+    key = uuid.UUID(bytes=event_key(event_id))
+    # The key knows when it was booked: that leaves one or two partitions of the log to search.
     row = conn.execute(
         "SELECT tool, provider, model, quantities::text, occurred_at, price_version, cost FROM taximeter.usages"
-        " WHERE workspace_id = %s AND event_id = %s",
-        (workspace_id, event_id),
+        " WHERE workspace_id = %(workspace)s AND event_id = %(event)s"
+        " AND recorded_at >= (SELECT booked_at FROM taximeter.usage_keys"
+        "   WHERE event_key = %(key)s AND workspace_id = %(workspace)s)"
+        " AND recorded_at < (SELECT booked_at + interval '1 hour' FROM taximeter.usage_keys"
+        "   WHERE event_key = %(key)s AND workspace_id = %(workspace)s)",
+        {"workspace": workspace_id, "event": event_id, "key": key},
     ).fetchone()
     if row is None:
         raise NotFoundError(f"Workspace {workspace_id} has no booked usage {event_id}. It may wait in quarantine.")

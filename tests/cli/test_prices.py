@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from taximeter_cli import app
 from taximeter_db.connect import connection
+from taximeter_db.events import event_key
 
 
 class Done(NamedTuple):
@@ -218,6 +220,10 @@ def test_a_booked_usage_is_explained_by_the_book_that_priced_it(run: Run, databa
     ok(run("set", "--tool", "chat", "--unit", "seconds", "--price", "1.02", "--per", "3600"))
     with connection(database_url) as conn:
         for number, cost in (("1", "0.001133333333"), ("2", "9")):
+            conn.execute(
+                "INSERT INTO taximeter.usage_keys (event_key, workspace_id, fingerprint) VALUES (%s, 'acme', %s)",
+                (uuid.UUID(bytes=event_key(f"e-{number}")), uuid.UUID(int=0)),
+            )
             conn.execute(
                 "INSERT INTO taximeter.usages (seq, entry, price_version, occurred_at, recorded_at, cost, balance_after,"
                 " workspace_id, event_id, tool, quantities)"
