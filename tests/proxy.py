@@ -25,8 +25,9 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self.host = HOST
         self._target = (host, port)
-        self._flowing = threading.Event()
-        self._flowing.set()
+        self._requests_flowing = threading.Event()
+        self._replies_flowing = threading.Event()
+        self.resume()
         self._piece_bytes = CHUNK_BYTES
         self._swallow: bytes | None = None
         self._swallowed = threading.Event()
@@ -58,13 +59,16 @@ class Proxy:
         if refusing:
             self.cut()
 
-    def stall(self) -> None:
-        """Forward nothing more in either direction, and keep every connection open."""
-        self._flowing.clear()
+    def stall(self, *, replies_only: bool = False) -> None:
+        """Forward nothing more, in either direction or only from the server, and keep every connection open."""
+        self._replies_flowing.clear()
+        if not replies_only:
+            self._requests_flowing.clear()
 
     def resume(self) -> None:
         """Forward again what was held back."""
-        self._flowing.set()
+        self._requests_flowing.set()
+        self._replies_flowing.set()
 
     def slice(self, piece_bytes: int) -> None:
         """Forward in pieces of at most so many bytes."""
@@ -85,7 +89,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._flowing.set()
+        self.resume()
         self.cut()
         for thread in self._threads:
             thread.join(5)
@@ -128,7 +132,7 @@ class Proxy:
     def _pump(self, source: socket.socket, target: socket.socket, replies: bool) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(CHUNK_BYTES):
-                self._flowing.wait()
+                (self._replies_flowing if replies else self._requests_flowing).wait()
                 if replies and self._swallow is not None and self._swallow in chunk:
                     self._swallow = None
                     self._swallowed.set()

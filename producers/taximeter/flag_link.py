@@ -28,6 +28,7 @@ DEAD_AFTER_SECONDS: Final = 1.0
 BACK_OFF_FIRST_SECONDS: Final = 0.1
 BACK_OFF_MAX_SECONDS: Final = 2.0
 _DOUBLINGS_MAX: Final = 5
+_CLOSED: Final = -1
 _PUSHED: Final = object()
 _inherited: list[object] = []
 
@@ -88,6 +89,7 @@ class FlagLink:
         self._proof_at = 0.0
         self._sent_at = 0.0
         self._failures = 0
+        self._pipe_lock = threading.RLock()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
@@ -117,15 +119,18 @@ class FlagLink:
     def request(self, workspace_id: str) -> None:
         """Ask for a flag; the listener hears the answer, or that everything is lost."""
         self._requests.append(workspace_id)
-        # A full pipe holds enough to wake the thread; a closed one means that nobody will answer.
-        with contextlib.suppress(OSError):
+        self._wake()
+
+    def _wake(self) -> None:
+        # A full pipe holds enough to wake the thread; a closed one means that nobody will answer. Under the lock,
+        # so that the descriptor is not closed, and its number somebody else's, in between.
+        with self._pipe_lock, contextlib.suppress(OSError):
             os.write(self._wake_writer, b"!")
 
     def close(self) -> None:
         """Stop the thread and drop the connection."""
         self._stopping.set()
-        with contextlib.suppress(OSError):
-            os.write(self._wake_writer, b"!")
+        self._wake()
         if self._thread is not threading.current_thread():
             self._thread.join(DEAD_AFTER_SECONDS)
 
@@ -139,8 +144,11 @@ class FlagLink:
         _inherited.append(self)
 
     def _close_pipe(self) -> None:
-        for descriptor in (self._wake_reader, self._wake_writer):
-            with contextlib.suppress(OSError):
+        # Forgotten before they are closed: the numbers may be somebody else's the moment after.
+        descriptors = (self._wake_reader, self._wake_writer)
+        self._wake_reader = self._wake_writer = _CLOSED
+        for descriptor in descriptors:
+            if descriptor != _CLOSED:
                 os.close(descriptor)
 
     def _run(self) -> None:
@@ -155,7 +163,8 @@ class FlagLink:
                 self._failures += 1
             self._disconnect()
             self._stopping.wait(_back_off_seconds(self._failures))
-        self._close_pipe()
+        with self._pipe_lock:
+            self._close_pipe()
 
     def _connect(self) -> None:
         connection: Any = self._pool.make_connection()

@@ -205,7 +205,7 @@ class FlagCache:
         """The cache turned warm or cold: what a missing flag means has changed."""
         with self._lock:
             for workspace_id, entry in self._entries.items():
-                if entry.known is _NEW_WORKSPACE or entry.known_until is not None:
+                if entry.known in {None, _NEW_WORKSPACE} or entry.known_until is not None:
                     self.answers.pop(workspace_id, None)
                     entry.lose(now)
 

@@ -202,10 +202,9 @@ class Segment:
         if not forked and self.confirmed >= self.end:
             self.path.unlink(missing_ok=True)
             self.path.with_suffix(CONFIRMED_SUFFIX).unlink(missing_ok=True)
-        for descriptor in (self.descriptor, self._confirmed_descriptor):
-            if descriptor is not None:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
+        os.close(self.descriptor)
+        if self._confirmed_descriptor is not None:
+            os.close(self._confirmed_descriptor)
 
 
 def _line_end(chunk: bytes, lines: int) -> int:
