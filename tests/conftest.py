@@ -193,6 +193,14 @@ def broker_url(request: pytest.FixtureRequest) -> str:
     return server.url(BROKER_DATABASE)
 
 
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real traffic and price vectors beside the checkout; it is no part of the project."""
+    folder = Path(__file__).parents[2] / "shared"
+    require("The folder of test data", folder.is_dir(), f"put it at {folder}")
+    return folder
+
+
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment for a child process, without settings of Taximeter's that this shell may have."""

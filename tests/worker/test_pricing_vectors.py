@@ -15,7 +15,6 @@ from taximeter_db.money import format_usd
 from taximeter_worker.pricing import PriceBook, current_revision, explain, load_book, seed
 from taximeter_worker.pricing.book import microseconds
 
-VECTORS = Path(__file__).parents[1] / "data" / "price_vectors.json"
 AS_OF = microseconds(dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC))
 
 
@@ -25,8 +24,8 @@ def conn(database_url: str) -> Iterator[Connection[Any]]:
         yield conn
 
 
-def test_the_33_vectors_price_exactly_from_a_seeded_database(conn: Connection[Any]) -> None:
-    found = json.loads(VECTORS.read_text(), parse_float=Decimal)["vectors"]
+def test_the_33_vectors_price_exactly_from_a_seeded_database(conn: Connection[Any], shared: Path) -> None:
+    found = json.loads((shared / "prices" / "vectors.json").read_text(), parse_float=Decimal)["vectors"]
     assert len(found) == 33
     assert seed(conn) > 6000
     book = load_book(conn)
