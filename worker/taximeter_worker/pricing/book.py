@@ -264,12 +264,14 @@ class PriceBook:
 
 def _price_exactly(quantities: Quantities, rates: Mapping[str, int], denominator: int) -> int:
     """The way for decimal quantities: their products with integers could be rounded to the decimal context."""
-    total = Fraction(0)
+    total, scale = 0, 1
     for unit, quantity in quantities.items():
         if not isinstance(quantity, (int, Decimal)):
             raise TypeError(f"a quantity must be an int or a Decimal, not {type(quantity).__name__}")
-        total += Fraction(quantity) * rates.get(unit, 0)
-    return divide_half_even(total.numerator, total.denominator * denominator)
+        numerator, divisor = quantity.as_integer_ratio()
+        total = total * divisor + numerator * rates.get(unit, 0) * scale
+        scale *= divisor
+    return divide_half_even(total, scale * denominator)
 
 
 def time_text(at_us: int) -> str:
