@@ -251,5 +251,6 @@ def test_more_usage_never_costs_less_where_tiers_do_not_fall(
 
 
 @given(st.integers(-(10**30), 10**30), st.integers(1, 10**20))
+@settings(deadline=None)
 def test_half_even_division(numerator: int, denominator: int) -> None:
     assert divide_half_even(numerator, denominator) == round(Fraction(numerator, denominator))
