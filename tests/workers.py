@@ -154,9 +154,11 @@ class WorkerProcess:
             "-n",
             f"w{secrets.token_hex(4)}@tests",
         ]
+        self._connected_before = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **more: str) -> WorkerProcess:
+        self._connected_before = self._connects()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "taximeter_worker", "worker", *self.options],
@@ -165,6 +167,14 @@ class WorkerProcess:
                 stderr=log,
             )
         return self
+
+    def _connects(self) -> int:
+        return self.text().count("broker_connected") if self.log.exists() else 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether it has received from the broker since it was started."""
+        return self._connects() > self._connected_before
 
     @property
     def running(self) -> bool:

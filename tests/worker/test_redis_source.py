@@ -88,13 +88,28 @@ def test_a_dead_consumer_is_relieved_of_its_messages(client, new_source):
     living._beat()
     assert bodies(living, 0.0) == []
     client.delete(dead._alive_key(dead._id))  # what its time to live would do
-    living._beat()
+    living._beat_at = 0.0  # three seconds later
     assert bodies(living) == ["1", "2"]
     with pytest.raises(SourceLost, match="silent for too long"):
         dead.ack(2)
     assert client.llen(f"taximeter.usage:processing:{living._id}") == 2
     dead.open()
     assert bodies(dead, 0.0) == []
+
+
+def test_the_dead_are_looked_after_however_busy_the_living_are(client, new_source, monkeypatch):
+    monkeypatch.setattr(redis_source, "BEAT_SECONDS", 0.2)
+    dead, living = new_source(), new_source()
+    push(client, "left behind")
+    assert bodies(dead) == ["left behind"]
+    client.delete(dead._alive_key(dead._id))
+    seen: list[str] = []
+    deadline = time.monotonic() + 10
+    while "left behind" not in seen and time.monotonic() < deadline:
+        push(client, "new")
+        seen += (taken := bodies(living, 0.05))
+        living.ack(len(taken))
+    assert "left behind" in seen
 
 
 def test_a_consumer_that_was_declared_dead_takes_nothing(client, new_source):

@@ -234,7 +234,6 @@ class RedisSource:
         taken = self._take(keys=self._keys(self._id), args=[self._id, ALIVE_MILLISECONDS, messages_max, bytes_max])
         if taken is None:
             raise SourceLost("silent for too long; another worker has taken over the messages")
-        self._beat_at = time.monotonic() + BEAT_SECONDS
         now = time.time()
         messages = []
         for index, items in enumerate(taken):
@@ -246,6 +245,8 @@ class RedisSource:
         return messages
 
     def _beat(self) -> None:
+        """Prove life even while nothing can be taken, and look after those that cannot any more."""
+        self._beat_at = time.monotonic() + BEAT_SECONDS
         self._call_take(0, 0)
         self._reclaim_dead()
         if time.monotonic() >= self._depth_at:
