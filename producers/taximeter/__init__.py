@@ -16,7 +16,8 @@ from taximeter.errors import (
     TaximeterError,
 )
 from taximeter.flags import FlagStatus
-from taximeter.meter import Meter, MeterStats
+from taximeter.meter import Meter
+from taximeter.outbox import MeterStats
 
 __all__ = [
     "ClosedError",

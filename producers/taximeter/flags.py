@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from taximeter import names
 from taximeter.flag_link import FlagLink
 
+FIRST_CONNECTION_SECONDS: Final = 1.0
 ENTRIES_MAX: Final = 100_000
 _KEY_START: Final = f"{names.FLAG_PREFIX}{{".encode()
 _KEY_END: Final = b"}"
@@ -90,6 +91,10 @@ class FlagCache:
     def start(self) -> None:
         """Connect in the background."""
         self._link.start()
+
+    def wait_for_first_connection(self) -> None:
+        """Wait until Redis has answered or failed for the first time, at most about a second."""
+        self._link.answers_within(FIRST_CONNECTION_SECONDS)
 
     def enabled(self, workspace_id: str) -> bool:
         """Answer within the timeout: from memory, from Redis, or by policy."""

@@ -12,44 +12,20 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, Self
 
 from taximeter import names
 from taximeter.envelope import check_event
-from taximeter.errors import ClosedError, ConfigurationError, FlushTimeoutError, InvalidEventError
+from taximeter.errors import ClosedError, ConfigurationError
 from taximeter.events import check_source, check_workspace_id, usage_line
 from taximeter.flags import FlagCache, FlagStatus
-from taximeter.publisher import Publisher, logger
-from taximeter.spool import Spool
-from taximeter.transports import open_transport, redis_url
+from taximeter.outbox import MeterStats, Outbox, OutboxSettings
+from taximeter.transports import redis_url
 
 BROKER_URL_VARIABLE: Final = "TAXIMETER_BROKER_URL"
 REDIS_URL_VARIABLE: Final = "TAXIMETER_REDIS_URL"
 SPOOL_VARIABLE: Final = "TAXIMETER_SPOOL"
 EXIT_FLUSH_SECONDS: Final = 5.0
-
-
-SEGMENT_BYTES: Final = 8 * 1024 * 1024
-
-
-class MeterStats(NamedTuple):
-    """What a meter has done in this process, and what waits."""
-
-    spooled_events: int
-    """Events in the spool that the broker has not confirmed."""
-    spooled_bytes: int
-    oldest_unpublished_seconds: float | None
-    """Age of the oldest of them, or None if nothing waits. For events adopted from a dead process: at least this."""
-    recorded: int
-    """Events accepted by this meter in this process."""
-    published: int
-    """Events handed to the broker, repetitions included."""
-    confirmed: int
-    """Events that the broker has confirmed, adopted ones included."""
-    failures: int
-    """Failed connections and messages that the broker did not take."""
-    last_error: str | None
-    """Why publishing does not get on at present, or None."""
 
 
 class Meter:
@@ -99,33 +75,34 @@ class Meter:
     ) -> None:
         if on_unknown not in {"closed", "open"}:
             raise ConfigurationError(f'on_unknown must be "closed" or "open", not {on_unknown!r}')
-        self._broker_url = broker_url
-        self._redis_url = redis_url
-        self._directory = Path(spool) if spool is not None else default_spool()
         self._source = check_source(source) if source is not None else f"/python/{socket.gethostname()}"
+        self._redis_url = redis_url
         self._timeout_seconds = timeout_seconds
         self._grace_seconds = grace_seconds
-        self._on_unknown = on_unknown
-        self._spool_bytes_max = spool_bytes_max
-        self._fsync = fsync
-        self._event_bytes_max = event_bytes_max
-        self._batch_events_max = batch_events_max
-        self._batch_bytes_max = batch_bytes_max
-        self._linger_seconds = linger_seconds
+        self._on_unknown_enabled = on_unknown == "open"
         self._closed = False
-        self._recorded = 0
-        self._start_lock = threading.RLock()
-        self._spool: Spool | None = None
-        self._publisher: Publisher | None = None
+        self._lock = threading.RLock()
         self._flags: FlagCache | None = None
         self._answers: dict[str, bool] = {}
+        self._outbox: Outbox | None = None
         if broker_url is not None:
-            open_transport(broker_url)  # an address that cannot be understood shows here, not in the background
-            self._start_publishing()
+            self._outbox = Outbox(
+                OutboxSettings(
+                    broker_url=broker_url,
+                    directory=Path(spool) if spool is not None else default_spool(),
+                    spool_bytes_max=spool_bytes_max,
+                    fsync=fsync,
+                    event_bytes_max=event_bytes_max,
+                    batch_events_max=batch_events_max,
+                    batch_bytes_max=batch_bytes_max,
+                    linger_seconds=linger_seconds,
+                )
+            )
         if redis_url is not None:
-            self._start_flags()
+            # Bounded, and here rather than in the first check, whose timeout may be shorter than a handshake.
+            self._start_flags().wait_for_first_connection()
         _meters.add(self)
-        atexit.register(self._at_exit)
+        atexit.register(self.close)
 
     @classmethod
     def from_env(cls, **settings: Any) -> Self:
@@ -197,7 +174,7 @@ class Meter:
             occurred_at=time,
             source=self._source if source is None else check_source(source),
         )
-        self._put(names.USAGE_ROUTING_KEY, line)
+        (self._outbox or self._no_broker()).put(names.USAGE_ROUTING_KEY, line)
         return event_id
 
     def publish_event(self, event: Mapping[str, Any] | bytes | str) -> str:
@@ -218,20 +195,8 @@ class Meter:
             ClosedError: The meter is closed.
         """
         event_id, routing_key, line = check_event(event)
-        self._put(routing_key, line)
+        (self._outbox or self._no_broker()).put(routing_key, line)
         return event_id
-
-    def _put(self, routing_key: str, line: bytes) -> None:
-        if len(line) > self._event_bytes_max:
-            raise InvalidEventError(
-                "too_large", "event", f"has {len(line)} bytes as JSON, at most {self._event_bytes_max} are taken"
-            )
-        spool, publisher = self._spool, self._publisher
-        if spool is None or publisher is None:
-            spool, publisher = self._start_publishing()
-        spool.append(routing_key, line)
-        self._recorded += 1
-        publisher.wake()
 
     def enabled(self, workspace_id: str) -> bool:
         """Say whether AI is enabled for the workspace.
@@ -267,27 +232,11 @@ class Meter:
             ConfigurationError: The meter has no broker address.
             ClosedError: The meter is closed.
         """
-        spool, publisher = self._spool, self._publisher
-        if spool is None or publisher is None or self._closed:
-            spool, publisher = self._start_publishing()
-        if not publisher.wait_until_confirmed(timeout):
-            raise FlushTimeoutError(spool.events_waiting, timeout, publisher.last_error)
+        (self._outbox or self._no_broker()).flush(timeout)
 
     def stats(self) -> MeterStats:
         """Count what was recorded and published, and what waits."""
-        spool, publisher = self._spool, self._publisher
-        if spool is None or publisher is None:
-            return MeterStats(0, 0, None, self._recorded, 0, 0, 0, None)
-        return MeterStats(
-            spooled_events=spool.events_waiting,
-            spooled_bytes=spool.bytes_waiting,
-            oldest_unpublished_seconds=spool.oldest_seconds(),
-            recorded=self._recorded,
-            published=publisher.published_events,
-            confirmed=sum(lane.confirmed_events for lane in spool.lanes),
-            failures=publisher.failures,
-            last_error=publisher.last_error,
-        )
+        return self._outbox.stats() if self._outbox is not None else MeterStats(0, 0, None, 0, 0, 0, 0, None)
 
     def close(self, timeout: float = EXIT_FLUSH_SECONDS) -> None:
         """Publish what waits, for at most ``timeout`` seconds, and let go of everything.
@@ -295,24 +244,16 @@ class Meter:
         Never raises for events that could not be published in time: they stay in the spool, and the next meter that
         uses the directory publishes them. Also runs by itself when the interpreter exits.
         """
-        with self._start_lock:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
-            spool, publisher, flags = self._spool, self._publisher, self._flags
-            self._answers = {}
-        atexit.unregister(self._at_exit)
+            flags, self._answers = self._flags, {}
+        atexit.unregister(self.close)
         if flags is not None:
             flags.close()
-        if spool is not None and publisher is not None:
-            if not publisher.wait_until_confirmed(timeout):
-                logger.warning(
-                    "%d events stay in the spool %s; the next meter that uses it publishes them (%s)",
-                    spool.events_waiting,
-                    self._directory,
-                    publisher.last_error or "the broker has not confirmed them in time",
-                )
-            publisher.stop()
+        if self._outbox is not None:
+            self._outbox.close(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -322,43 +263,17 @@ class Meter:
     ) -> None:
         self.close()
 
-    def _at_exit(self) -> None:
-        self.close()
-
-    def _start_publishing(self) -> tuple[Spool, Publisher]:
-        with self._start_lock:
-            if self._closed:
-                raise ClosedError("the meter is closed; make a new one")
-            if self._spool is not None and self._publisher is not None:
-                return self._spool, self._publisher
-            url = self._broker_url
-            if url is None:
-                raise ConfigurationError(
-                    f"this meter cannot record: it has no broker address. Set {BROKER_URL_VARIABLE} or pass broker_url"
-                )
-            spool = Spool(
-                self._directory,
-                bytes_max=self._spool_bytes_max,
-                segment_bytes=SEGMENT_BYTES,
-                fsync=self._fsync,
-            )
-            publisher = Publisher(
-                spool,
-                lambda: open_transport(url),
-                batch_events_max=self._batch_events_max,
-                batch_bytes_max=self._batch_bytes_max,
-                linger_seconds=self._linger_seconds,
-            )
-            publisher.start()
-            self._spool, self._publisher = spool, publisher
-            return spool, publisher
+    def _no_broker(self) -> Outbox:
+        raise ConfigurationError(
+            f"this meter cannot record: it has no broker address. Set {BROKER_URL_VARIABLE} or pass broker_url"
+        )
 
     def _flag_cache(self) -> FlagCache:
         flags = self._flags
         return flags if flags is not None and not self._closed else self._start_flags()
 
     def _start_flags(self) -> FlagCache:
-        with self._start_lock:
+        with self._lock:
             if self._closed:
                 raise ClosedError("the meter is closed; make a new one")
             if self._flags is not None:
@@ -367,12 +282,15 @@ class Meter:
                 raise ConfigurationError(
                     f"this meter cannot check flags: it has no Redis address. Set {REDIS_URL_VARIABLE} or pass redis_url"
                 )
-            flags = FlagCache(
-                redis_url(self._redis_url),
-                timeout_seconds=self._timeout_seconds,
-                grace_seconds=self._grace_seconds,
-                on_unknown=self._on_unknown == "open",
-            )
+            try:
+                flags = FlagCache(
+                    redis_url(self._redis_url),
+                    timeout_seconds=self._timeout_seconds,
+                    grace_seconds=self._grace_seconds,
+                    on_unknown=self._on_unknown_enabled,
+                )
+            except ValueError as error:
+                raise ConfigurationError(f"{REDIS_URL_VARIABLE} cannot be understood: {error}") from error
             flags.start()
             self._answers = flags.answers
             self._flags = flags
@@ -380,13 +298,10 @@ class Meter:
 
     def _after_fork_in_child(self) -> None:
         # Threads do not survive a fork, and segments and connections stay the parent's: the child gets its own.
-        publisher, flags = self._publisher, self._flags
-        self._start_lock = threading.RLock()
-        self._spool = self._publisher = self._flags = None
-        self._answers = {}
-        self._recorded = 0
-        if publisher is not None:
-            publisher.abandon()
+        flags, self._flags, self._answers = self._flags, None, {}
+        self._lock = threading.RLock()
+        if self._outbox is not None:
+            self._outbox.after_fork_in_child()
         if flags is not None:
             flags.abandon()
 

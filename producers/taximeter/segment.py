@@ -118,26 +118,36 @@ class Segment:
             OSError: The line could not be written whole, and nothing of it is left in the segment.
         """
         record = line + b"\n"
+        start = self.end
+        appended = False
         try:
             written = os.write(self.descriptor, record)
             if written != len(record):
                 # A disk that fills up writes a part; the next attempt says why.
                 os.write(self.descriptor, record[written:])
-                raise OSError("the disk took only a part of the event")  # noqa: TRY301 - undone below in one place
+                raise OSError("the disk took only a part of the event")
             if fsync:
                 os.fsync(self.descriptor)
-        except OSError:
-            # Should cutting it back fail too, the torn line stays unterminated behind the end, where nobody reads.
-            self.sealed = True
-            with contextlib.suppress(OSError):
-                os.ftruncate(self.descriptor, self.end)
-                self.sealed = False
-            raise
+            self.end += len(record)
+            appended = True
+        finally:
+            if not appended:
+                self._undo(start)
         now = time.time()
         if now - self._marked_at >= _MARK_EVERY_SECONDS or not self._marks:
-            self._marks.append((self.end, now))
+            self._marks.append((start, now))
             self._marked_at = now
-        self.end += len(record)
+
+    def _undo(self, start: int) -> None:
+        """Take back a record that failed, be it by the disk or by an exception that a signal handler raised."""
+        self.sealed = True  # should this fail too, the rest stays unterminated behind the end, where nobody reads
+        with contextlib.suppress(OSError):
+            if self.end == start:
+                os.ftruncate(self.descriptor, start)
+                self.sealed = False
+            else:
+                # The signal handler itself has recorded behind it: keep both.
+                self.end = _last_line_end(self.descriptor, os.fstat(self.descriptor).st_size)
 
     def cut(self, events_max: int, bytes_max: int) -> Cut | None:
         """Take the next lines, at most ``events_max`` and ``bytes_max`` but at least one, and move ``sent``."""
@@ -149,6 +159,8 @@ class Segment:
                 raise OSError(f"{self.path} is shorter than it was; something else changed the spool")
             length = chunk.rfind(b"\n") + 1
             if length == 0:
+                if len(chunk) == end - start:
+                    return None  # the line is still being written
                 size *= 2
                 continue
             events = chunk.count(b"\n", 0, length)

@@ -55,7 +55,10 @@ def open_transport(url: str) -> Transport:
     if scheme in {"redis", "rediss", "unix", "redis+socket"}:
         from taximeter.valkey import ValkeyTransport
 
-        return ValkeyTransport(redis_url(url))
+        try:
+            return ValkeyTransport(redis_url(url))
+        except ValueError as error:
+            raise ConfigurationError(f"TAXIMETER_BROKER_URL cannot be understood: {error}") from error
     raise ConfigurationError(
         f"TAXIMETER_BROKER_URL starts with {scheme!r}; use amqp://, amqps://, redis://, rediss:// or unix://"
     )

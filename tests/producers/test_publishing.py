@@ -279,6 +279,10 @@ def test_from_env_reads_three_variables(broker: Any, tmp_path: Path, monkeypatch
 def test_unusable_settings_are_named() -> None:
     with pytest.raises(ConfigurationError, match="'http'"):
         Meter(broker_url="http://localhost")
+    with pytest.raises(ConfigurationError, match="TAXIMETER_REDIS_URL"):
+        Meter(redis_url="amqp://localhost")
+    with pytest.raises(ConfigurationError, match="TAXIMETER_BROKER_URL"):
+        Meter(broker_url="redis://localhost:notaport")
     with pytest.raises(ConfigurationError, match="on_unknown"):
         Meter(on_unknown="maybe")  # type: ignore[arg-type]
 
