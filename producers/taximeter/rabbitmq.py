@@ -11,6 +11,7 @@ import time
 from typing import Any, Final
 
 from amqp import Message
+from amqp.exceptions import NotFound
 from kombu.connection import Connection
 
 from taximeter import names
@@ -81,6 +82,8 @@ class RabbitTransport:
                 self._connection.drain_events(timeout=left if left > 0 and not self._settled else 0)
             except (TimeoutError, BlockingIOError):
                 break
+            except NotFound as error:
+                raise LookupError(f"no exchange {names.EXCHANGE!r}; has a worker ever been started?") from error
             if self._settled and left <= 0:
                 break
         self._connection.heartbeat_tick()

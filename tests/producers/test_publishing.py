@@ -208,7 +208,7 @@ meter.record("acme", tool="chat", quantities={"requests": 1})
 def test_unroutable_events_stay_spooled_until_the_queue_exists(rabbit: Any, make_meter: Callable[..., Meter]) -> None:
     meter = make_meter(broker_url=rabbit.url)
     event_id = meter.record("acme", **REQUEST)
-    with pytest.raises(FlushTimeoutError, match="NOT_FOUND"):
+    with pytest.raises(FlushTimeoutError, match=r"no exchange .* has a worker ever"):
         meter.flush(1)  # not even the exchange
     rabbit.declare()
     with pytest.raises(FlushTimeoutError, match="has a worker ever been started"):
