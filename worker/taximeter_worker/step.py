@@ -33,7 +33,9 @@ class UsageStep(bootsteps.StartStopStep):
         self._runtime = Runtime(app.taximeter_settings, app.taximeter_prices_changed)
         self._runtime.start()
         # In a thread, in every worker: a beat process of its own would outlive a killed worker. Tasks may come twice.
-        self._beat = EmbeddedService(app, thread=True)
+        # The class must be given: an embedded beat ignores `beat_scheduler` and writes a file to the working directory,
+        # which a container does not allow.
+        self._beat = EmbeddedService(app, thread=True, scheduler_cls=app.conf.beat_scheduler)
         self._beat.start()
 
     def stop(self, worker: Any) -> None:  # noqa: ARG002 -- Celery's signature
