@@ -120,7 +120,7 @@ class Container:
         service: The service, variables replaced.
         addresses: Address of each other container, ``"postgres:5432": "127.0.0.1:…"``.
         environment: What the machine has set.
-        log: File for the output.
+        log: File for the output; the working directory is a new folder beside it.
     """
 
     def __init__(
@@ -128,6 +128,8 @@ class Container:
     ) -> None:
         self._service = service
         self.log = log
+        self.folder = log.with_suffix("")
+        self.folder.mkdir()
         self.port = free_port()
         given = dict(service["environment"])
         for name, value in given.items():
@@ -145,7 +147,8 @@ class Container:
 
     def start(self) -> None:
         """The command, in the background."""
-        self._process = spawn(self._argv(self._service["command"]), log=self.log, env=self.environment)
+        argv = self._argv(self._service["command"])
+        self._process = spawn(argv, log=self.log, env=self.environment, cwd=self.folder)
 
     def check(self) -> subprocess.CompletedProcess[str]:
         """The service's own check."""

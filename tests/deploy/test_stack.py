@@ -118,6 +118,7 @@ def _publish_and_see_it_booked(stack: Stack, broker_url: str, redis_url: str) ->
 def _stop(stack: Stack, *workers: Container) -> None:
     for worker in workers:
         assert worker.stop(seconds(stack.services["worker"]["stop_grace_period"])) == 0, worker.log.read_text()
+        assert list(worker.folder.iterdir()) == [], "the container's file system is read-only"
         gone = worker.check()
         assert gone.returncode == 1
         assert re.fullmatch(r"unhealthy: no metrics on port \d+: .+\n", gone.stderr)
