@@ -32,7 +32,7 @@ PER_TOKEN_PICO = 1_000_000
 """What the tests' price book asks for a token of model m: 1 USD per million."""
 
 
-def eventually(check: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
     """Wait until ``check`` returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while True:

@@ -12,7 +12,7 @@ def test_usage_is_booked_flagged_and_acknowledged(
 ):
     feed.send(usage("acme", 50_000), usage("acme", 50_000), usage("other", 7))
     feed.send_each([usage("acme", 20_000)])
-    eventually(lambda: ledger.usages == 4, 30, "four usages")
+    eventually(lambda: ledger.usages == 4, what="four usages")
     assert ledger.balance("acme") == "-0.12"
     eventually(lambda: redis_client.hget("taximeter:balance:{acme}", "balance") == "-0.12")
     assert redis_client.hget("taximeter:flag:{acme}", "enabled") == "1"

@@ -72,7 +72,7 @@ def test_two_workers_share_one_queue(new_worker, priced_url, broker_url, redis_u
         chunk = events[start : start + 20]
         feed.send(*chunk)
         feed.send(*reversed(chunk[:7]))
-    eventually(lambda: ledger.usages == 3000, 40)
+    eventually(lambda: ledger.usages == 3000)
     eventually(lambda: ledger.duplicates == 1050)
     counted = [worker.metrics()['taximeter_events_total{kind="usage",outcome="booked"}'] for worker in workers]
     assert sum(counted) == 3000
@@ -111,7 +111,7 @@ def test_a_restarted_rabbitmq_is_found_again(new_worker, priced_url, own_rabbitm
     node.start()
     feed = Feed(node.url())
     feed.send(usage())
-    eventually(lambda: ledger.usages == 2, 40)
+    eventually(lambda: ledger.usages == 2)
     assert worker.stop() == 0
     feed.close()
 
