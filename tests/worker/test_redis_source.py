@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from kombu import Connection, Exchange
 
 from taximeter import names
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, Valkey
@@ -211,3 +212,16 @@ def test_the_envelope_of_kombu_is_opened(encoding):
         "properties": {"delivery_mode": 2, "body_encoding": encoding, "delivery_tag": "t"},
     }
     assert unwrap(json.dumps(envelope).encode()) == (EVENT, names.CONTENT_TYPE_EVENT)
+
+
+def test_a_producer_that_uses_kombu_is_understood(new_source, settings):
+    source = new_source()
+    with Connection(settings.celery_broker_url) as connection:
+        producer = connection.Producer(serializer="json")
+        exchange = Exchange(names.EXCHANGE, "topic")
+        for key in (names.USAGE_ROUTING_KEY, names.PAYMENT_ROUTING_KEY):
+            producer.publish({"specversion": "1.0"}, exchange=exchange, routing_key=key, declare=[exchange])
+    got = source.poll(5)
+    assert [(message.queue, json.loads(message.body)) for message in got] == [
+        (queue, {"specversion": "1.0"}) for queue in redis_source.QUEUES
+    ]

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
+import kombu as kombu_untyped
 import redis
 import structlog
 from redis.backoff import NoBackoff
@@ -87,6 +88,7 @@ class RedisSource:
         self.generation = 0
         self.depth: dict[str, int] = {}
         self._url = settings.broker_redis_url
+        self._kombu_url = settings.celery_broker_url
         self._bytes_max = settings.batch_bytes_max
         self._held_bytes_max = settings.held_bytes_max
         self._waker = Waker()
@@ -129,6 +131,7 @@ class RedisSource:
             self._beat_at = time.monotonic() + BEAT_SECONDS
             self._reclaim_dead()
             self._look_at_depth()
+            self._bind_for_kombu()
 
     def poll(self, timeout_seconds: float) -> list[Message]:
         """See ``Source``."""
@@ -191,6 +194,17 @@ class RedisSource:
         self._waiters = []
         with contextlib.suppress(redis.RedisError, OSError):
             client.close()
+
+    def _bind_for_kombu(self) -> None:
+        """Write down where the exchange leads, in the way kombu does: its producers drop what they find no binding for."""
+        kombu: Any = kombu_untyped
+        exchange = kombu.Exchange(names.EXCHANGE, "topic")
+        try:
+            with kombu.Connection(self._kombu_url) as connection:
+                for queue, key in zip(QUEUES, (names.USAGE_ROUTING_KEY, names.PAYMENT_ROUTING_KEY), strict=True):
+                    kombu.Queue(queue, exchange, routing_key=key).bind(connection.default_channel).declare()
+        except kombu.exceptions.OperationalError as error:
+            raise SourceLost(f"{type(error).__name__}: {error}") from error
 
     @property
     def _connected(self) -> Any:
