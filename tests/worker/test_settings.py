@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -76,6 +78,15 @@ def test_each_library_gets_its_own_spelling(given, celery, client):
     assert settings.broker_is_redis
     assert settings.celery_broker_url == celery
     assert settings.broker_redis_url == client
+
+
+@pytest.mark.parametrize("command", [["-m", "celery", "-A", "taximeter_worker", "worker"], ["-m", "taximeter_worker"]])
+def test_a_worker_without_settings_says_so_in_a_sentence(command, environment):
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("taximeter worker: TAXIMETER_DATABASE_URL is not set.")
+    assert "Traceback" not in done.stderr
 
 
 def test_every_setting_is_documented_and_every_documented_one_exists():

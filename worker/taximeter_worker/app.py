@@ -14,6 +14,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from taximeter_worker import logs, tasks
+from taximeter_worker.errors import SettingError
 from taximeter_worker.settings import Settings
 from taximeter_worker.step import UsageStep
 
@@ -81,5 +82,12 @@ def run(arguments: Sequence[str] = ()) -> int:
 
 @functools.cache
 def shared_app() -> Celery:
-    """The app that ``celery -A taximeter_worker`` finds, made from the environment on first use."""
-    return make_app()
+    """The app that ``celery -A taximeter_worker`` finds, made from the environment on first use.
+
+    Raises:
+        SystemExit: a setting is missing or wrong; Celery would bury the sentence in a traceback.
+    """
+    try:
+        return make_app()
+    except SettingError as error:
+        raise SystemExit(f"taximeter worker: {error}") from error

@@ -119,9 +119,8 @@ class Consumer:
     # -- the receiving thread ---------------------------------------------------------------------------------------
 
     def _receive(self) -> None:
-        while not self._ready.wait(POLL_SECONDS):
-            if self._stopping.is_set():
-                return
+        while not self._ready.wait(POLL_SECONDS) and not self._stopping.is_set():
+            pass
         attempt = 0
         while not self._stopping.is_set():
             opened_at = time.monotonic()
