@@ -85,22 +85,26 @@ class Meter:
         self._flags: FlagCache | None = None
         self._answers: dict[str, bool] = {}
         self._outbox: Outbox | None = None
-        if broker_url is not None:
-            self._outbox = Outbox(
-                OutboxSettings(
-                    broker_url=broker_url,
-                    directory=Path(spool) if spool is not None else default_spool(),
-                    spool_bytes_max=spool_bytes_max,
-                    fsync=fsync,
-                    event_bytes_max=event_bytes_max,
-                    batch_events_max=batch_events_max,
-                    batch_bytes_max=batch_bytes_max,
-                    linger_seconds=linger_seconds,
+        try:
+            if broker_url is not None:
+                self._outbox = Outbox(
+                    OutboxSettings(
+                        broker_url=broker_url,
+                        directory=Path(spool) if spool is not None else default_spool(),
+                        spool_bytes_max=spool_bytes_max,
+                        fsync=fsync,
+                        event_bytes_max=event_bytes_max,
+                        batch_events_max=batch_events_max,
+                        batch_bytes_max=batch_bytes_max,
+                        linger_seconds=linger_seconds,
+                    )
                 )
-            )
-        if redis_url is not None:
-            # Bounded, and here rather than in the first check, whose timeout may be shorter than a handshake.
-            self._start_flags().wait_for_first_connection()
+            if redis_url is not None:
+                # Bounded, and here rather than in the first check, whose timeout may be shorter than a handshake.
+                self._start_flags().wait_for_first_connection()
+        except BaseException:
+            self.close(timeout=0)
+            raise
         _meters.add(self)
         atexit.register(self.close)
 

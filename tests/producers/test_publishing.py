@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -287,6 +289,13 @@ def test_unusable_settings_are_named() -> None:
         Meter(on_unknown="maybe")  # type: ignore[arg-type]
 
 
+def test_a_meter_that_could_not_be_made_leaves_nothing_running(broker: Any, tmp_path: Path) -> None:
+    before = threading.active_count()
+    with pytest.raises(ConfigurationError):
+        Meter(broker_url=broker.url, redis_url="ftp://localhost", spool=tmp_path)
+    wait_until(lambda: threading.active_count() == before)
+
+
 def test_a_closed_meter_refuses(broker: Any, make_meter: Callable[..., Meter]) -> None:
     meter = make_meter(broker_url=broker.url)
     meter.close()
@@ -295,3 +304,36 @@ def test_a_closed_meter_refuses(broker: Any, make_meter: Callable[..., Meter]) -
         meter.record("acme", **REQUEST)
     with pytest.raises(ClosedError):
         meter.flush()
+
+
+def test_a_full_valkey_refuses_and_events_wait(
+    own_valkey: Callable[..., Any], broker_at: Callable[[str], Any], make_meter: Callable[..., Meter]
+) -> None:
+    server = own_valkey({"maxmemory-policy": "noeviction"})
+    broker = broker_at(server.url(1))
+    meter = make_meter(broker_url=broker.url)
+    with server.client() as client:
+        client.config_set("maxmemory", "1")
+        event_id = meter.record("acme", **REQUEST)
+        with pytest.raises(FlushTimeoutError, match="maxmemory"):
+            meter.flush(1)
+        client.config_set("maxmemory", "0")
+    meter.flush(20)
+    assert [event["id"] for event in broker.events()] == [event_id]
+
+
+def test_asyncio_code_records_and_flushes(broker: Any, redis_url: str, make_meter: Callable[..., Meter]) -> None:
+    meter = make_meter(broker_url=broker.url, redis_url=redis_url, on_unknown="open")
+
+    async def tool(number: int) -> str:
+        assert meter.enabled(f"w{number}")
+        await asyncio.sleep(0)
+        return meter.record(f"w{number}", **REQUEST)
+
+    async def run() -> list[str]:
+        ids = await asyncio.gather(*(tool(number) for number in range(50)))
+        await asyncio.to_thread(meter.flush, 20)
+        return ids
+
+    ids = asyncio.run(run())
+    assert sorted(event["id"] for event in broker.events()) == sorted(ids)

@@ -235,6 +235,7 @@ def test_an_exception_out_of_a_signal_handler_tears_nothing(tmp_path: Path) -> N
     accepted: list[int] = []
 
     def record_until_stopped() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
         while True:
             number = len(accepted)
             spool.append("usage", b"%d" % number)
@@ -243,7 +244,6 @@ def test_an_exception_out_of_a_signal_handler_tears_nothing(tmp_path: Path) -> N
     previous = signal.signal(signal.SIGALRM, stop)
     try:
         for _ in range(100):
-            signal.setitimer(signal.ITIMER_REAL, 0.002)
             with pytest.raises(StopError):
                 record_until_stopped()
     finally:
