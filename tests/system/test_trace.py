@@ -83,7 +83,9 @@ def balances(url: str) -> dict[str, Decimal]:
         return dict(connection.execute("SELECT workspace_id, balance FROM taximeter.workspace_balance").fetchall())
 
 
-def test_the_trace_is_booked_exactly_once(trace: Path, worker: WorkerProcess, addresses: dict[str, str], ledger: Ledger):
+def test_the_trace_is_booked_exactly_once(
+    trace: Path, worker: WorkerProcess, addresses: dict[str, str], ledger: Ledger
+):
     costs = expected(trace)
 
     first = json.loads(taximeter("publish", str(trace), "--json", **addresses).stdout)
