@@ -171,14 +171,14 @@ def _report(
             console.note(f"line {problem.line}: {console.clean(problem.sentence)}")
         if len(problems) > _PROBLEMS_SHOWN_MAX:
             console.note(f"... and {len(problems) - _PROBLEMS_SHOWN_MAX:,} more; --json lists all")
-        console.say(f"{confirmed:,} events published and confirmed by the broker in {seconds:.1f} s.")
+        console.say(f"{console.counted(confirmed, 'event')} published and confirmed by the broker in {seconds:.1f} s.")
         if problems:
             again = (
                 "Mend them and publish the file again."
                 if mended_in_place
                 else "Mend them in a file of their own: the ids come from the whole file, a changed one counts as new."
             )
-            console.say(f"{len(problems):,} rows were left out. {again}")
+            console.say(f"{console.counted(len(problems), 'row was', 'rows were')} left out. {again}")
     if problems:
         raise typer.Exit(1)
 
