@@ -27,10 +27,14 @@ _STEP_SECONDS = 0.2
 
 
 def publish(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="NDJSON of events, or CSV.")],
-    workspace: Annotated[str | None, typer.Option(metavar="ID", help="CSV: whose usage it is.")] = None,
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE", help="NDJSON of events, or CSV."),
+    ],
+    workspace: Annotated[str | None, typer.Option(metavar="ID", help="CSV: whose usage all rows are.")] = None,
     workspaces: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="CSV: spread: row i (from 0) is of ws-<i mod N>.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="CSV: whose usage it is: row i (from 0) is of workspace ws-(i mod N)."),
     ] = None,
     tool: Annotated[str | None, typer.Option(metavar="T", help="CSV: the tool that consumed it.")] = None,
     provider: Annotated[str | None, typer.Option(metavar="P", help="CSV: the model's provider.")] = None,

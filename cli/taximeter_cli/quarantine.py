@@ -120,7 +120,7 @@ def show(entry_id: EntryId, data_dir: DataDir = None, json: Json = False) -> Non
 
 @app.command("replay")
 def replay(
-    entries: Annotated[list[int] | None, typer.Argument(metavar="[N]...", help="Numbers of entries.")] = None,
+    entries: Annotated[list[int] | None, typer.Argument(metavar="N", help="Numbers of entries.")] = None,
     reason: Reason = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything that is open.")] = False,
     data_dir: DataDir = None,

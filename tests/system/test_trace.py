@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -13,10 +14,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from instances import environment, taximeter
+from instances import COMMAND, environment, taximeter
 from taximeter_cli.embedded.process import free_port
 from taximeter_cli.embedded.valkey import Valkey
-from workers import Ledger, WorkerProcess, eventually
+from workers import Ledger, eventually
 
 WORKSPACES = 100
 ROWS = 19_366
@@ -52,13 +53,29 @@ def addresses(database_url: str, broker_url: str, valkey: Valkey) -> dict[str, s
     }
 
 
+class Worker:
+    """`taximeter worker` as a process."""
+
+    def __init__(self, addresses: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [*COMMAND, "worker", "--loglevel", "INFO"], env=environment(**addresses), stdout=stream, stderr=stream
+            )
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(90)
+
+
 @pytest.fixture
-def worker(addresses: dict[str, str], tmp_path: Path) -> Iterator[WorkerProcess]:
+def worker(addresses: dict[str, str], tmp_path: Path) -> Iterator[Worker]:
     done = taximeter("migrate", "--json", **addresses)  # also fills the price book
     assert done.returncode == 0, done.stderr
-    process = WorkerProcess(environment(**addresses), tmp_path / "worker.log").start()
-    yield process
-    process.kill()
+    made = Worker(addresses, tmp_path / "worker.log")
+    yield made
+    made.process.kill()
+    made.process.wait()
 
 
 @pytest.fixture
@@ -83,14 +100,12 @@ def balances(url: str) -> dict[str, Decimal]:
         return dict(connection.execute("SELECT workspace_id, balance FROM taximeter.workspace_balance").fetchall())
 
 
-def test_the_trace_is_booked_exactly_once(
-    trace: Path, worker: WorkerProcess, addresses: dict[str, str], ledger: Ledger
-):
+def test_the_trace_is_booked_exactly_once(trace: Path, worker: Worker, addresses: dict[str, str], ledger: Ledger):
     costs = expected(trace)
 
     first = json.loads(taximeter("publish", str(trace), "--json", **addresses).stdout)
     assert first == {"published": ROWS, "left_out": 0, "problems": []}
-    eventually(lambda: ledger.usages == ROWS, 60, worker.log)
+    eventually(lambda: ledger.usages == ROWS, 120, worker.log)
     booked = balances(ledger.url)
     assert booked == {workspace: -cost for workspace, cost in costs.items()}
     assert sum(costs.values()) == -sum(booked.values())
@@ -98,8 +113,8 @@ def test_the_trace_is_booked_exactly_once(
 
     second = json.loads(taximeter("publish", str(trace), "--json", **addresses).stdout)
     assert second["published"] == ROWS
-    eventually(lambda: ledger.duplicates >= ROWS, 60, worker.log)
-    assert ledger.duplicates == ROWS, worker.text()
+    eventually(lambda: ledger.duplicates >= ROWS, 120, worker.log)
+    assert ledger.duplicates == ROWS, worker.log.read_text()
     assert balances(ledger.url) == booked
     assert ledger.usages == ROWS
     assert ledger.quarantined() == {}
