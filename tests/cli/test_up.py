@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ import redis
 
 from instances import COMMAND, Instance, environment, gone
 from servers import require
-from taximeter_cli.embedded.process import wait_until
+from taximeter_cli.embedded.accounts import may_enter
+from taximeter_cli.embedded.process import Account, wait_until
 
 NewInstance = Callable[..., Instance]
 
@@ -128,8 +130,10 @@ def test_up_as_an_ordinary_user(new_instance: NewInstance):
         pytest.skip("every other test here runs as an ordinary user already")
     require("setpriv", shutil.which("setpriv"), "install util-linux")
     nobody = 65534
-    # the right to read is kept because this interpreter may live below root's home
-    rights = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    rights: tuple[str, ...] = ()
+    if not all(may_enter(Account("nobody", nobody, nobody), Path(place)) for place in (sys.base_prefix, sys.prefix)):
+        # this interpreter lives below a private home: keep the right to read, and nothing else of root's
+        rights = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
     instance = new_instance(
         "setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups", *rights, owner=nobody
     )
