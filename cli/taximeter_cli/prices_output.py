@@ -86,7 +86,7 @@ def show_receipt(receipt: Receipt) -> None:
     console.table(
         ("Unit", "Quantity", "Price in USD", "Cost in USD", "Priced by"), rows, right=["Quantity", "Cost in USD"]
     )
-    facts = [("Sum", with_decimal(receipt.subtotal))]
+    facts = [("Sum", receipt.subtotal)]
     for step in receipt.steps:
         origin = f"{step.target}, {_since(step.effective_from)}, revision {step.revision}, {step.source}"
         facts.append((step.rule.capitalize(), f"{step.amount} → {with_decimal(step.exact)}   ({origin})"))

@@ -56,7 +56,7 @@ def book_of(prices: Iterable[Price], aliases: Mapping[str, Any]) -> PriceBook:
 
 
 def compare(a: PriceBook, b: PriceBook, at_us: int) -> Comparison:
-    """Compare what both charge at a time, model by model; a model is found under its other names too.
+    """Compare what both charge at a time, model by model; under its other names too, as each would charge it.
 
     A sub-pool that only one of them prices is compared with what the other one takes for it: its parent's price.
     """
@@ -67,8 +67,8 @@ def compare(a: PriceBook, b: PriceBook, at_us: int) -> Comparison:
         met.update(others)
         _compare_target(report, target, (a, (target,)), (b, others), at_us)
     for target in b.all_targets():
-        if target not in met and not _counterparts(a, target):
-            _compare_target(report, target, (a, ()), (b, (target,)), at_us)
+        if target not in met:
+            _compare_target(report, target, (a, _counterparts(a, target)), (b, (target,)), at_us)
     for counts in report.providers.values():
         report.total.add(counts)
     return report
