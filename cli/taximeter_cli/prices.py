@@ -72,7 +72,10 @@ def set_one(
         bool, typer.Option("--backdated", metavar="", help="Allow a start at which another price was already in force.")
     ] = False,
     correct: Annotated[
-        bool, typer.Option("--correct", metavar="", help="Replace the price that begins at the same moment (or the one in force).")
+        bool,
+        typer.Option(
+            "--correct", metavar="", help="Replace the price that begins at the same moment (or the one in force)."
+        ),
     ] = False,
     data_dir: DataDir = None,
     json: Json = False,
@@ -130,7 +133,9 @@ def reprice(
     until: Until = None,
     tool: Tool = None,
     workspace: Workspace = None,
-    post: Annotated[bool, typer.Option("--post", metavar="", help="Post the adjustments. Left out: only show them.")] = False,
+    post: Annotated[
+        bool, typer.Option("--post", metavar="", help="Post the adjustments. Left out: only show them.")
+    ] = False,
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept with each adjustment. Needed for --post.")
     ] = None,
@@ -229,7 +234,8 @@ def import_book(
         ),
     ] = False,
     correct: Annotated[
-        bool, typer.Option("--correct", metavar="", help="Let a file's prices replace those that begin at the same moment.")
+        bool,
+        typer.Option("--correct", metavar="", help="Let a file's prices replace those that begin at the same moment."),
     ] = False,
     data_dir: DataDir = None,
     json: Json = False,
