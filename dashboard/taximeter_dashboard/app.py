@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
-from taximeter_dashboard import api, api_documents, problems
+from taximeter_dashboard import api, api_documents, pages, problems, render, sign_in
 from taximeter_dashboard.errors import NotFound, Problem
 from taximeter_dashboard.house import Explain, House
 from taximeter_dashboard.settings import Settings
@@ -46,7 +46,8 @@ def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
     app.state.house = house
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Shield)
-    app.include_router(api.router)
+    for router in (api.router, sign_in.router, pages.router, render.router):
+        app.include_router(router)
     _handle_errors(app)
     _document_problems(app)
     return app
@@ -54,7 +55,14 @@ def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
 
 def _handle_errors(app: FastAPI) -> None:
     def tell(request: Request, problem: Problem) -> Response:
-        return problems.answer(problem, request.url.path)
+        inside = request.url.path.removeprefix(render.base(request))
+        if inside.startswith(("/api/", "/openapi.json")):
+            return problems.answer(problem, request.url.path)
+        template = "_failed.html" if render.wants_panel(request) or render.wants_part(request) else "message.html"
+        retry = problem.status >= 500
+        return render.render(
+            request, template, status=problem.status, title=problem.title, detail=problem.detail, retry=retry
+        )
 
     @app.exception_handler(Problem)
     def on_problem(request: Request, error: Problem) -> Response:
