@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import socket
@@ -16,9 +17,14 @@ from taximeter_cli.embedded import state as states
 from taximeter_cli.errors import CliError
 from taximeter_cli.options import DataDir
 
-SECRET: Final = "TAXIMETER_DASHBOARD_SECRET"
+SECRET: Final = "TAXIMETER_DASHBOARD_SECRET"  # noqa: S105 - the name of a variable
 URL: Final = "TAXIMETER_DASHBOARD_URL"
-_SECRET_FILE = "dashboard.secret"
+_SECRET_FILE = "dashboard.secret"  # noqa: S105 - the name of a file
+
+
+def installed() -> bool:
+    """Whether the page's packages are here: ``taximeter[embedded]`` alone goes without."""
+    return all(importlib.util.find_spec(name) for name in ("fastapi", "jinja2", "joserfc", "psycopg_pool", "uvicorn"))
 
 
 def embedded_secret(folder: Path) -> str:
@@ -34,14 +40,14 @@ def embedded_secret(folder: Path) -> str:
     return secret
 
 
-def sign_in_link(environment: Mapping[str, str]) -> str:
-    """A link that signs the owner of an embedded instance in, once."""
+def sign_in_link(folder: Path, known: Mapping[str, str]) -> str:
+    """A link that signs the owner of an embedded instance in, once; `known` are its addresses."""
     from taximeter_dashboard.settings import Settings
     from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 
     viewer = Viewer("owner", "Owner", {EVERY_WORKSPACE: OWNER})
-    code = Keys(Settings.from_env(environment)).sign_in_code(viewer)
-    return f"{environment[URL].rstrip('/')}/sign-in/{code}"
+    settings = Settings(database_url=known[addresses.DATABASE], dashboard_secret=embedded_secret(folder))
+    return f"{known[URL].rstrip('/')}/sign-in/{Keys(settings).sign_in_code(viewer)}"
 
 
 def dashboard(
