@@ -6,9 +6,10 @@ limit: then the exact amount is the large one, because -$0.12 and -$0.1200000000
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from taximeter_db.money import PICO_PER_USD, format_usd
 
@@ -46,7 +47,7 @@ def rounded(pico: int, limits: Iterable[int] = ()) -> str:
     """Two decimals; all digits where the rounded amount would reach or cross one of `limits`, or show 0 for something."""
     cents = to_cents(pico)
     for limit in (*limits, 0):
-        if pico != limit and (cents == limit or (pico < limit) != (cents < limit)):
+        if (pico < limit) != (cents < limit) or cents == limit != pico:
             return exact(pico)
     return exact(cents)
 
@@ -89,6 +90,18 @@ def cell(pico: int, decimals_max: int, *, plus: bool = False) -> Markup:
     )
 
 
+_AMOUNT = re.compile(rf"[+{MINUS}{_ALMOST}]?\$[0-9][0-9,.]*[0-9]")
+
+
+def unbroken(text: str) -> Markup:
+    """A sentence in which no line breaks within an amount, not even behind its sign."""
+    pieces, end = [], 0
+    for match in _AMOUNT.finditer(text):
+        pieces += [escape(text[end : match.start()]), Markup('<span class="amount">{}</span>').format(match[0])]
+        end = match.end()
+    return Markup("").join([*pieces, escape(text[end:])])
+
+
 def plain(pico: int) -> Markup:
     """An amount in a sentence or a fact, exact, with its value for machines."""
-    return Markup('<data value="{}">{}</data>').format(format_usd(pico), exact(pico))
+    return Markup('<data class="amount" value="{}">{}</data>').format(format_usd(pico), exact(pico))

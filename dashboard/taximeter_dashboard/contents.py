@@ -22,7 +22,15 @@ PARTS: Final = ("input", "output", "metadata")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _BLANK = re.compile(r"\s+")
 _CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
-_split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class _Message(msgspec.Struct):
+    content: msgspec.Raw
+
+
+_messages = msgspec.json.Decoder(list[_Message]).decode
+_split_quickly = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_COLON_OR_COMMA = re.compile(r"[\s:,{]*")
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -42,11 +50,40 @@ def visible(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _split(payload: bytes) -> dict[str, bytes]:
+    """The values of a payload, as they were written.
+
+    Raises:
+        ValueError: It is no JSON object.
+    """
+    try:
+        return {name: bytes(value) for name, value in _split_quickly(payload).items()}
+    except msgspec.MsgspecError:
+        pass
+    # msgspec refuses lone surrogates, which the ledger keeps; the standard library finds where each value ends.
+    text, values, place = payload.decode(), {}, 0
+    read = json.JSONDecoder().raw_decode
+    try:
+        while place < len(text.rstrip()) - 1:
+            name, end = read(text, _skip(text, place))
+            start = _skip(text, end)
+            _, place = read(text, start)
+            values[str(name)] = text[start:place].encode()
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+    return values
+
+
+def _skip(text: str, place: int) -> int:
+    match = _COLON_OR_COMMA.match(text, place)
+    return match.end() if match else place
+
+
 def parts(payload: bytes) -> list[Part]:
     """The parts of a whole payload, each pretty, long ones cut."""
     try:
         values = _split(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except ValueError:
         return [
             Part(
                 "contents",
@@ -55,7 +92,7 @@ def parts(payload: bytes) -> list[Part]:
                 len(payload) > HEAD_BYTES,
             )
         ]
-    return [_part(name, bytes(values[name])) for name in PARTS if name in values]
+    return [_part(name, values[name]) for name in PARTS if name in values]
 
 
 def _part(name: str, raw: bytes) -> Part:
@@ -79,15 +116,25 @@ def excerpts(beginning: bytes, *, whole: bool) -> tuple[str, str]:
     if whole:
         try:
             values = _split(beginning)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except ValueError:
             return "", ""
-        return _line(bytes(values.get("input", b""))), _line(bytes(values.get("output", b"")))
+        return _line(_last_message(values.get("input", b""))), _line(_last_message(values.get("output", b"")))
     for name in ("input", "output"):
         head = f'{{"{name}":'.encode()
         if beginning.startswith(head):
             text = _line(beginning[len(head) :], cut=True)
             return (text, "…") if name == "input" else ("", text)
     return "", ""
+
+
+def _last_message(raw: bytes) -> bytes:
+    """The last message of a conversation, which says more in one line than the brackets before the first."""
+    if raw.lstrip().startswith(b"["):
+        try:
+            return bytes(_messages(raw)[-1].content)
+        except (msgspec.MsgspecError, UnicodeDecodeError, IndexError):
+            pass
+    return raw
 
 
 def _line(raw: bytes, *, cut: bool = False) -> str:

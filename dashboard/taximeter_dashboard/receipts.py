@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from taximeter_dashboard import amounts
 from taximeter_dashboard.amounts import MINUS
 from taximeter_db.reading import UsageRow
 
@@ -22,6 +23,8 @@ class Line(msgspec.Struct, frozen=True):
     price: str
     amount: str
     note: str = ""
+    pad: str = ""
+    """Zeros that bring the points of a column in line."""
 
 
 class ReceiptView(msgspec.Struct, frozen=True):
@@ -33,6 +36,7 @@ class ReceiptView(msgspec.Struct, frozen=True):
     rule: str
     version: int
     since: str | None
+    pad: str
 
 
 def view(row: UsageRow, receipt: Mapping[str, Any] | None) -> ReceiptView | None:
@@ -40,6 +44,8 @@ def view(row: UsageRow, receipt: Mapping[str, Any] | None) -> ReceiptView | None
     if receipt is None:
         return None
     lines = [_line(line) for line in receipt["lines"]]
+    widest = max([_decimals(line.amount) for line in lines] + [_decimals(amounts.exact(row.cost))])
+    lines = [msgspec.structs.replace(line, pad="0" * (widest - _decimals(line.amount))) for line in lines]
     starts = sorted({line["effective_from"] for line in receipt["lines"] if line.get("effective_from")})
     rounding = receipt["rounding"]
     return ReceiptView(
@@ -49,6 +55,7 @@ def view(row: UsageRow, receipt: Mapping[str, Any] | None) -> ReceiptView | None
         rule=receipt["rule"],
         version=row.price_version,
         since=starts[-1] if starts else None,
+        pad="0" * (widest - _decimals(amounts.exact(row.cost))),
     )
 
 
@@ -71,6 +78,10 @@ def dollars(text: str) -> str:
         return f"{sign}${text}"
     whole, _, fraction = text.partition(".")
     return f"{sign}${int(whole):,}.{fraction.ljust(2, '0')}"
+
+
+def _decimals(text: str) -> int:
+    return len(text.partition(".")[2])
 
 
 def _line(line: Mapping[str, Any]) -> Line:

@@ -29,20 +29,20 @@ _templates = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
-    extensions=["jinja2.ext.do"],
 )
 _templates.globals.update(
     exact=amounts.exact,
     signed=amounts.signed,
     cell=amounts.cell,
     plain=amounts.plain,
+    average=amounts.average,
+    unbroken=amounts.unbroken,
     rounded=amounts.rounded,
     exactly=amounts.exactly,
     quantity=receipts.quantity,
     unit_words=receipts.unit_words,
     words=sentences.WORDS,
     kinds=panels.KINDS,
-    panels_rows=panels.PAGE_ROWS,
 )
 
 
