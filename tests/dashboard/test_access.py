@@ -165,3 +165,12 @@ def test_settings_from_the_environment():
     for bad in ({"TAXIMETER_DASHBOARD_PORT": "x"}, {"TAXIMETER_LOW_BALANCE": "NaN"}):
         with pytest.raises(SettingError, match=next(iter(bad))):
             Settings.from_env({**given, **bad})
+
+
+def test_every_setting_is_documented():
+    from dataclasses import fields
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text()
+    documented = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `TAXIMETER_")}
+    assert documented == {f"TAXIMETER_{one.name.upper()}" for one in fields(Settings)}

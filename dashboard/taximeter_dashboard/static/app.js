@@ -129,5 +129,9 @@
       if (title.getBoundingClientRect().top < 0) title.scrollIntoView({ block: "start" });
     }
   });
+  // htmx notes the address there for a cache of pages that is switched off: what people read must not stay behind.
+  for (const name of ["htmx:pushedIntoHistory", "htmx:afterSettle", "htmx:historyRestore"]) {
+    document.addEventListener(name, () => sessionStorage.removeItem("htmx-current-path-for-history"));
+  }
   document.addEventListener("htmx:sendError", () => tell("The page could not be reached. Try again."));
 })();
