@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
-from taximeter_dashboard import api, api_documents, pages, problems, render, sign_in
+from taximeter_dashboard import analysis, api, api_documents, live, owner_settings, pages, problems, render, sign_in
 from taximeter_dashboard.errors import NotFound, Problem
 from taximeter_dashboard.house import Explain, House
 from taximeter_dashboard.settings import Settings
@@ -44,9 +44,18 @@ def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.house = house
+    app.state.watch = live.Watch(house)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Shield)
-    for router in (api.router, sign_in.router, pages.router, render.router):
+    for router in (
+        api.router,
+        sign_in.router,
+        analysis.router,
+        owner_settings.router,
+        live.router,
+        pages.router,
+        render.router,
+    ):
         app.include_router(router)
     _handle_errors(app)
     _document_problems(app)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
 from starlette.responses import RedirectResponse, Response
 
-from taximeter_dashboard import contents, panels, receipts, times
+from taximeter_dashboard import contents, filters, panels, receipts, times
 from taximeter_dashboard.errors import NotFound
 from taximeter_dashboard.house import CurrentHouse, House, admit, viewer_of
 from taximeter_dashboard.render import base, render, wants_panel, wants_part, zone_of
 from taximeter_dashboard.viewers import OWNER, Viewer
-from taximeter_db.reading import payments, summary, usages
+from taximeter_db import rollups
+from taximeter_db.reading import filtered, payments, summary, usages
 
 WORKSPACES_A_PAGE = 50
 
@@ -37,12 +38,14 @@ def show(
     viewer: Viewer,
     workspace_id: str,
     panel: str,
+    template: str | None = None,
     **context: Any,
 ) -> Response:
-    """The panel, within the whole page unless htmx asks for the panel alone."""
+    """The panel, within the whole page unless htmx asks for the panel alone, or a template is named."""
     now, where = dt.datetime.now(dt.UTC), zone_of(request)
     found = context.pop("found", None) or house.summary(conn, workspace_id)
-    tabs = ["usages", "payments"]
+    owner = viewer.role(workspace_id) == OWNER
+    tabs = ["usages", "payments", "analysis", *(["settings"] if owner else [])]
     context |= {
         "panel": panel,
         "workspace_id": workspace_id,
@@ -50,9 +53,9 @@ def show(
         "viewer": viewer,
         "tabs": tabs,
         "home": f"{base(request)}/workspaces/{workspace_id}",
-        "owner": viewer.role(workspace_id) == OWNER,
     }
-    return render(request, "partial.html" if wants_panel(request) else "page.html", now=now, where=where, **context)
+    template = template or ("partial.html" if wants_panel(request) else "page.html")
+    return render(request, template, now=now, where=where, **context)
 
 
 @router.get("/")
@@ -76,29 +79,42 @@ def show_usages(
     request: Request,
     house: CurrentHouse,
     workspace_id: str,
+    asked: Annotated[filters.Asked, Depends(filters.ask)],
     sort: Sort = "newest",
     page: Page = 1,
     upto: Upto = None,
+    before: filters.Bound = None,
+    after: filters.Bound = None,
+    end: Literal["1"] | None = None,
+    event: Annotated[str, Query(max_length=255)] = "",
 ) -> Response:
-    """The tab of usages."""
+    """The tab of usages: numbered pages of all, or pages of what matches a filter."""
     with house.database() as conn:
         viewer = admit(request, conn, workspace_id)
         found = house.summary(conn, workspace_id)
-        place = panels.paging(found.usage_count, sort, page, upto)
-        lines = panels.usage_lines(conn, workspace_id, place)
-        return show(
-            request,
-            house,
-            conn,
-            viewer,
-            workspace_id,
-            "usages",
-            found=found,
-            lines=lines,
-            place=place,
-            decimals=panels.decimals_max([line.row.cost for line in lines]),
-            decimals_after=panels.decimals_max([line.row.balance_after for line in lines]),
-        )
+        context: dict[str, Any] = {"found": found, "asked": asked, "event": event, "sort": sort}
+        if event:
+            row = usages.find(conn, workspace_id, event.strip()) if event.isascii() and event.isprintable() else None
+            if row is not None:
+                return RedirectResponse(f"{base(request)}/workspaces/{workspace_id}/usages/{row.seq}", 303)
+            context |= {"lines": [], "matched": filters.Found([], (0, 0), 0, None, None)}
+        elif asked.active:
+            place = next(
+                ((kind, at or 0) for kind, at in (("before", before), ("after", after)) if at is not None), None
+            )
+            place = ("end", 0) if end else place
+            matched = filters.find(conn, workspace_id, asked.wanted(zone_of(request)), sort, place)
+            context |= {"lines": panels.with_excerpts(conn, workspace_id, matched.rows), "matched": matched}
+        else:
+            numbered = panels.paging(found.usage_count, sort, page, upto)
+            context |= {"lines": panels.usage_lines(conn, workspace_id, numbered), "place": numbered, "matched": None}
+        if found.usage_count and not wants_part(request):
+            rollups.advance(conn, workspace_id, 1_000)
+            context["tools"], context["models"] = filtered.names(conn, workspace_id)
+        rows = [line.row for line in context["lines"]]
+        context["decimals"] = panels.decimals_max([row.cost for row in rows])
+        context["decimals_after"] = panels.decimals_max([row.balance_after for row in rows])
+        return show(request, house, conn, viewer, workspace_id, "usages", **context)
 
 
 @router.get("/workspaces/{workspace_id}/usages/{seq}")

@@ -125,13 +125,18 @@ def span(place: Paging) -> tuple[int, int]:
 def usage_lines(conn: Connection[Any], workspace_id: str, place: Paging) -> list[UsageLine]:
     """The usages of a page, in its order."""
     rows = usages.between(conn, workspace_id, *span(place))
+    return with_excerpts(conn, workspace_id, rows if place.sort == "oldest" else rows[::-1])
+
+
+def with_excerpts(conn: Connection[Any], workspace_id: str, rows: list[UsageRow]) -> list[UsageLine]:
+    """Usages with the beginnings of their inputs and outputs."""
     found = usages.payloads(conn, workspace_id, rows, contents.EXCERPT_BYTES)
     lines = []
     for row in rows:
         payload = found.get(row.seq)
         shown = contents.excerpts(payload.data, whole=payload.whole) if payload else ("", "")
         lines.append(UsageLine(row, *shown))
-    return lines if place.sort == "oldest" else lines[::-1]
+    return lines
 
 
 def payment_lines(conn: Connection[Any], workspace_id: str, place: Paging) -> list[PaymentRow]:

@@ -13,8 +13,9 @@ from fastapi import APIRouter, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from taximeter_dashboard import amounts, panels, receipts, sentences, times
+from taximeter_dashboard import amounts, filters, panels, receipts, sentences, times
 from taximeter_dashboard.errors import NotFound
+from taximeter_db import money
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FOLDER = files(__package__).joinpath("static")
@@ -43,6 +44,8 @@ _templates.globals.update(
     unit_words=receipts.unit_words,
     words=sentences.WORDS,
     kinds=panels.KINDS,
+    usd=lambda text: amounts.exact(money.parse_usd(text)),
+    least=filters.LEAST,
 )
 
 

@@ -40,6 +40,16 @@ class RollupProgress(Base):
     seq: Mapped[int] = mapped_column(BigInteger)
 
 
+class UsageName(Base):
+    """A tool and model that a workspace has used, as far as rolled up: what a filter can offer."""
+
+    __tablename__ = "usage_names"
+
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    tool: Mapped[str] = mapped_column(Id, primary_key=True)
+    model: Mapped[str] = mapped_column(Id, primary_key=True)
+
+
 class WorkspaceChange(Base):
     """Who changed which setting of a workspace, and when. Append-only."""
 

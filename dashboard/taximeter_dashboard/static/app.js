@@ -97,8 +97,8 @@
       open(link);
       return;
     }
-    const button = event.target.closest("button[data-copy]");
-    if (button) copy(button);
+    const copier = event.target.closest("button[data-copy]");
+    if (copier) copy(copier);
   });
 
   async function copy(button) {
@@ -113,6 +113,77 @@
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   }
 
+  // --- Live: the summary changes in place, rows never do -----------------------------------------------------------------
+  const button = find("#live");
+  let source = null;
+  let again = 0;
+  let shownAt = new Date();
+  let toldAt = 0;
+  let before = null;
+
+  function show(state, word) {
+    button.dataset.state = state;
+    button.querySelector(".word").textContent = word;
+    find("#lost").textContent = state === "lost"
+      ? `Updates interrupted, retrying. As of ${shownAt.toLocaleTimeString("en-GB")}.` : "";
+  }
+
+  function listen() {
+    clearTimeout(again);
+    source = new EventSource(button.dataset.events);
+    source.addEventListener("state", (event) => receive(JSON.parse(event.data)));
+    source.onerror = () => {
+      source.close();
+      show("lost", "Retrying");
+      again = setTimeout(listen, 2000);
+    };
+  }
+
+  function receive(state) {
+    shownAt = new Date();
+    show("live", "Live");
+    const card = find("#summary");
+    if (card && card.dataset.version !== String(state.version)) {
+      const focused = card.contains(document.activeElement) ? document.activeElement.id : "";
+      card.outerHTML = state.card;
+      if (focused) document.getElementById(focused)?.focus();
+    }
+    const flipped = before && before.status !== state.status;
+    document.title = state.title + (document.title.match(/ · page [\d,]+ of [\d,]+$/) || [""])[0];
+    news(state);
+    if (flipped) tell(find("#sentence").textContent);
+    else if (before && before.version !== state.version && Date.now() - toldAt > 10000) {
+      toldAt = Date.now();
+      tell(`Balance ${find("#balance").textContent}`);
+    }
+    before = state;
+  }
+
+  function news(state) {
+    const panel = find("#panel");
+    const link = find("#news");
+    if (!link || !state) return;
+    const what = panel.dataset.panel;
+    const count = state[what] - Number(panel.dataset[what]);
+    link.hidden = !(count > 0);
+    link.textContent = `${count.toLocaleString("en-US")} new ${count === 1 ? what.slice(0, -1) : what}, show`;
+  }
+
+  if (button) {
+    button.addEventListener("click", () => {
+      if (button.dataset.state === "paused") {
+        show("live", "Live");
+        listen();
+      } else {
+        clearTimeout(again);
+        source.close();
+        show("paused", "Paused");
+      }
+    });
+    if (document.readyState === "complete") listen();
+    else window.addEventListener("load", listen);
+  }
+
   // --- Swaps ---------------------------------------------------------------------------------------------------------------
   document.addEventListener("htmx:beforeRequest", () => {
     find("#bar").classList.add("busy");
@@ -122,7 +193,9 @@
     find("#bar").classList.remove("busy");
     find("#panel")?.removeAttribute("aria-busy");
   });
-  document.addEventListener("htmx:afterSettle", () => {
+  document.addEventListener("htmx:afterSettle", (event) => {
+    if (event.detail.target && event.detail.target.id === "effect") return;
+    news(before);
     const title = find("#panel-title") || find("#details-title");
     if (title && !dialog.open) {
       title.focus({ preventScroll: true });

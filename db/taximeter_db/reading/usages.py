@@ -22,10 +22,13 @@ SELECT {_COLUMNS} FROM taximeter.usages AS u
 WHERE u.workspace_id = %(workspace_id)s AND u.seq BETWEEN %(first)s AND %(last)s
 ORDER BY u.seq LIMIT %(limit)s
 """  # noqa: S608 - a constant
+_PICK = f"""
+SELECT {_COLUMNS} FROM taximeter.usages AS u WHERE u.workspace_id = %s AND u.seq = ANY(%s)
+"""  # noqa: S608 - a constant
 _PAYLOADS = """
 SELECT seq, codec, octet_length(payload), substring(payload FROM 1 FOR %(bytes_max)s)
 FROM taximeter.usage_payloads
-WHERE workspace_id = %(workspace_id)s AND seq BETWEEN %(first)s AND %(last)s
+WHERE workspace_id = %(workspace_id)s AND seq = ANY(%(seqs)s)
   AND recorded_at BETWEEN %(since)s AND %(until)s
 """
 _FIND = statement("find_usage")
@@ -95,6 +98,12 @@ def between(conn: Connection[Any], workspace_id: str, first: int, last: int) -> 
     return [_row(row) for row in conn.execute(_RANGE, parameters)]
 
 
+def pick(conn: Connection[Any], workspace_id: str, seqs: list[int]) -> list[UsageRow]:
+    """Usages of these numbers, in the order given."""
+    rows = {row[0]: _row(row) for row in conn.execute(_PICK, [workspace_id, seqs])}
+    return [rows[seq] for seq in seqs if seq in rows]
+
+
 def get(conn: Connection[Any], workspace_id: str, seq: int) -> UsageRow | None:
     """One usage by its number."""
     found = between(conn, workspace_id, seq, seq)
@@ -121,15 +130,14 @@ def seq_at(conn: Connection[Any], workspace_id: str, moment: dt.datetime) -> int
 
 
 def payloads(conn: Connection[Any], workspace_id: str, rows: list[UsageRow], bytes_max: int) -> dict[int, Payload]:
-    """The first `bytes_max` bytes of these usages' payloads, by number; rows must be neighbours in the log."""
+    """The first `bytes_max` bytes of these usages' payloads, by number."""
     if not rows:
         return {}
     found = conn.execute(
         _PAYLOADS,
         {
             "workspace_id": workspace_id,
-            "first": min(row.seq for row in rows),
-            "last": max(row.seq for row in rows),
+            "seqs": [row.seq for row in rows],
             "since": min(row.recorded_at for row in rows),
             "until": max(row.recorded_at for row in rows),
             "bytes_max": bytes_max,

@@ -20,6 +20,7 @@ from taximeter_cli.receipts import Receipts
 from taximeter_dashboard.app import create_app
 from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 from taximeter_db import connect, ledger
+from taximeter_db.events import Payment
 from taximeter_db.prices import Price, Target
 from taximeter_db.prices_change import set_price
 
@@ -87,6 +88,8 @@ def fill(conn: Any) -> None:
     few = {"quantities": {"input_tokens": 1, "output_tokens": 3}, "price_version": revision}
     ledger.book(conn, [], [make_payment("acme", "25"), make_payment("acme", "-1.5", kind="adjustment", note=None)])
     ledger.book(conn, [make_usage("acme", f"usage-{n}", cost="0.0000325", **few) for n in range(65)])
+    pictures = {"tool": "image", "provider": None, "model": None, "quantities": {"images": 1}}
+    ledger.book(conn, [make_usage("acme", f"picture-{n}", cost="0.04", **pictures) for n in range(3)])
     ledger.book(conn, [make_usage("slim", cost="0.03")])
     ledger.book(conn, [make_usage("spent", cost="0.10"), make_usage("spent", cost="0.020000000001")])
     ledger.book(conn, [make_usage("edge", cost="0.12")])
@@ -94,7 +97,24 @@ def fill(conn: Any) -> None:
     evil = {"tool": EVIL, "model": EVIL, "payload": b'{"input":"' + EVIL.encode() + b'","metadata":{"a":"</pre>"}}'}
     ledger.book(conn, [make_usage("evil", **evil), make_usage("evil", payload=big)])
     ledger.book(conn, [], [make_payment("evil", "1", note=EVIL, transaction={"provider": EVIL, "reference": EVIL})])
-    ledger.book(conn, [make_usage("harbor")])
+    ledger.book(conn, [], [make_payment("harbor", "5")])
+    ledger.book(conn, [], [make_payment("live", "1")])
+    ledger.book(conn, [make_usage("live", cost="0.01")])
+
+
+@pytest.fixture
+def book_at_site(site: Site) -> Callable[..., None]:
+    """Book while a page is open."""
+
+    def book(*events: Any) -> None:
+        with connect.booking_connection(site.settings.database_url) as conn:
+            for event in events:
+                if isinstance(event, Payment):
+                    ledger.book(conn, [], [event])
+                else:
+                    ledger.book(conn, [event])
+
+    return book
 
 
 @pytest.fixture

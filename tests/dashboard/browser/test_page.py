@@ -8,18 +8,23 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from dashboard_factory import make_payment, make_usage
+
 pytestmark = pytest.mark.browser
 
 STATES = {
     "usages": "acme",
     "oldest": "acme/usages?sort=oldest",
-    "page 3": "acme/usages?page=3&upto=65",
+    "filtered": "acme/usages?tool=chat",
+    "no match": "acme/usages?tool=none",
+    "page 3": "acme/usages?page=3&upto=68",
     "details": "acme/usages/1",
     "payments": "acme/payments",
     "payment": "acme/payments/2",
+    "settings": "acme/settings",
     "low": "slim",
     "insufficient": "spent",
-    "new": "harbor/payments",
+    "new": "harbor",
     "strange texts": "evil",
     "long contents": "evil/usages/2",
     "unknown": "nobody-knows-it",
@@ -74,7 +79,7 @@ def test_statuses_at_the_boundary(page, site):
 def test_details_open_in_a_dialog_with_a_link_of_their_own(new_context, site):
     context = new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
-    page.goto(f"{site.url}/workspaces/acme/usages?page=2&upto=65")
+    page.goto(f"{site.url}/workspaces/acme/usages?page=2&upto=68")
     page.mouse.wheel(0, 300)
     row = page.locator("#usage-40")
     row.focus()
@@ -94,14 +99,14 @@ def test_details_open_in_a_dialog_with_a_link_of_their_own(new_context, site):
     page.keyboard.press("Escape")
     expect(dialog).not_to_be_visible()
     expect(row).to_be_focused()
-    expect(page).to_have_url(re.compile(r"page=2&upto=65$"))
+    expect(page).to_have_url(re.compile(r"page=2&upto=68$"))
     assert abs(page.evaluate("scrollY") - scroll) < 2
 
     row.click()
     expect(dialog).to_be_visible()
     page.go_back()
     expect(dialog).not_to_be_visible()
-    expect(page).to_have_url(re.compile(r"page=2&upto=65$"))
+    expect(page).to_have_url(re.compile(r"page=2&upto=68$"))
     expect(row).to_be_visible()
 
     fresh = new_context().new_page()
@@ -115,7 +120,7 @@ def test_pages_by_keyboard_keep_what_was_read(page, site):
     page.keyboard.press("Enter")
     expect(page.locator("caption")).to_have_text("Usages, newest first, page 2 of 4")
     expect(page.locator("#panel-title")).to_be_focused()
-    assert "page=2&upto=65" in page.url
+    assert "page=2&upto=68" in page.url
     assert page.title().endswith("page 2 of 4")
     page.locator("#tab-payments").click()
     expect(page.locator("#panel-title")).to_have_text("Payments")
@@ -125,7 +130,7 @@ def test_pages_by_keyboard_keep_what_was_read(page, site):
     page.locator("#goto").fill("4")
     page.keyboard.press("Enter")
     expect(page.locator("caption")).to_have_text("Usages, newest first, page 4 of 4")
-    expect(page.locator("tbody tr")).to_have_count(5)
+    expect(page.locator("tbody tr")).to_have_count(8)
     assert page.evaluate("sessionStorage.length") == 0
 
 
@@ -174,8 +179,77 @@ def test_times_are_in_the_viewers_zone(new_context, site):
 def test_the_first_view_is_small(new_context, site):
     page = new_context().new_page()
     seen = []
-    page.on("requestfinished", lambda one: seen.append(one.sizes()["responseBodySize"]))
-    page.goto(f"{site.url}/workspaces/acme", wait_until="networkidle")
+    page.on("requestfinished", seen.append)
+    page.goto(f"{site.url}/workspaces/acme")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    seen = [one.sizes()["responseBodySize"] for one in seen]
     assert len(seen) <= 6
     assert sum(seen) <= 60_000
     assert page.evaluate("document.querySelectorAll('*').length") <= 1500
+
+
+def test_filters_narrow_the_list_and_its_total(page, site):
+    page.goto(f"{site.url}/workspaces/acme")
+    page.locator("#f-tool").select_option("image")
+    page.locator("#f-apply").click()
+    expect(page.locator(".status-line")).to_have_text(re.compile(r"^3 usages · \$0\.12 total · average \$0\.04$"))
+    expect(page.locator("tbody tr")).to_have_count(3)
+    expect(page.locator("#f-tool")).to_have_value("image")
+    page.locator("tbody a").first.click()
+    expect(page.locator("#details")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(re.compile("tool=image"))
+    page.locator("#f-clear").click()
+    expect(page.locator("caption")).to_have_text(re.compile("^Usages, newest first, page 1"))
+    page.locator("#f-least").select_option("1.00")
+    page.locator("#f-apply").click()
+    expect(page.locator(".empty")).to_contain_text("No usages match.")
+    page.goto(f"{site.url}/workspaces/acme/usages?tool=chat")
+    page.locator("#page-next").click()
+    expect(page.locator("#usage-45")).to_be_visible()
+    page.locator("#page-last").click()
+    expect(page.locator("#usage-1")).to_be_visible()
+    expect(page.locator("#page-next")).to_have_count(0)
+    page.locator("#page-previous").click()
+    expect(page.locator("#usage-21")).to_be_visible()
+    page.locator("#f-event").fill("usage-7")
+    page.keyboard.press("Enter")
+    expect(page.locator("#event-id")).to_have_text("usage-7")
+
+
+def test_what_is_booked_appears_without_moving_what_is_read(new_context, site, book_at_site):
+    page = new_context().new_page()
+    page.goto(f"{site.url}/workspaces/live")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    expect(page.locator("#status")).to_have_text("Sufficient")
+    rows = page.locator("tbody tr").all_inner_texts()
+    book_at_site(make_usage("live", cost="0.05"), make_usage("live", cost="0.05"))
+    expect(page.locator("#news")).to_have_text("2 new usages, show")
+    expect(page.locator("#status")).to_have_text("Sufficient")
+    assert page.locator("tbody tr").all_inner_texts() == rows
+    book_at_site(make_usage("live", cost="1.00"))
+    expect(page.locator("#status")).to_have_text("Insufficient", timeout=5_000)
+    expect(page.locator("#told")).to_contain_text("switched it off")
+    assert page.title().startswith("Insufficient · ")
+    page.locator("#live").click()
+    expect(page.locator("#live")).to_have_attribute("data-state", "paused")
+    before = page.locator("main").inner_text()
+    book_at_site(make_payment("live", "10"))
+    page.wait_for_timeout(2_500)
+    assert page.locator("main").inner_text() == before
+    page.locator("#live").click()
+    expect(page.locator("#status")).to_have_text("Sufficient")
+    page.locator("#news").click()
+    expect(page.locator("tbody tr")).to_have_count(4)
+
+
+def test_an_owner_changes_a_limit_and_sees_its_effect(page, site):
+    page.goto(f"{site.url}/workspaces/slim/settings")
+    page.locator("#s-low").fill("-0.1")
+    expect(page.locator("#effect")).to_contain_text("the balance would be sufficient")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#status")).to_have_text("Sufficient")
+    expect(page.locator(".log")).to_contain_text("Warn below: $0.00 → −$0.10")  # noqa: RUF001
+    page.locator("#s-low").fill("0")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#status")).to_have_text("Low")

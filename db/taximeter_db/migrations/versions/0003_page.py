@@ -31,6 +31,13 @@ CREATE TABLE taximeter.rollup_progress (
     CONSTRAINT rollup_progress_pkey PRIMARY KEY (workspace_id)
 );
 
+CREATE TABLE taximeter.usage_names (
+    workspace_id text COLLATE "C" NOT NULL,
+    tool text COLLATE "C" NOT NULL,
+    model text COLLATE "C" NOT NULL,
+    CONSTRAINT usage_names_pkey PRIMARY KEY (workspace_id, tool, model)
+);
+
 CREATE TABLE taximeter.workspace_changes (
     workspace_id text COLLATE "C" NOT NULL,
     id bigint GENERATED ALWAYS AS IDENTITY,
