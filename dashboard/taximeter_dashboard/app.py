@@ -11,7 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
-from taximeter_dashboard import analysis, api, api_documents, live, owner_settings, pages, problems, render, sign_in
+from taximeter_dashboard import (
+    analysis,
+    api,
+    api_documents,
+    export,
+    live,
+    owner_settings,
+    pages,
+    problems,
+    render,
+    sign_in,
+)
 from taximeter_dashboard.errors import NotFound, Problem
 from taximeter_dashboard.house import Explain, House
 from taximeter_dashboard.settings import Settings
@@ -51,6 +62,7 @@ def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
         api.router,
         sign_in.router,
         analysis.router,
+        export.router,
         owner_settings.router,
         live.router,
         pages.router,
