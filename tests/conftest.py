@@ -16,15 +16,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from servers import QUICK_POSTGRES, QUICK_VALKEY, require
 from servers import rabbitmq as rabbitmq_server
-from servers import require
 from servers.databases import drop_database, make_database, migrated_template
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE, Valkey
-
-# Throw-away data: it need not survive the machine. What survives a killed process is the same without fsync.
-QUICK_POSTGRES = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "60"}
-QUICK_VALKEY = {"appendfsync": "everysec"}
 
 
 @pytest.fixture(scope="session")

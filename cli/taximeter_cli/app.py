@@ -16,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("up")(instance.up)
@@ -39,8 +40,8 @@ _SENTENCES: dict[tuple[str, str], str] = {
     ("taximeter_worker.errors", "TaximeterWorkerError"): "{error}",
     ("taximeter_worker.pricing.errors", "PricingError"): "{error}",
     (
-        "psycopg.errors",
-        "SyntaxErrorOrAccessRuleViolation",
+        "psycopg",
+        "ProgrammingError",
     ): "the database does not have the schema of this version ({error}): run `taximeter migrate`.",
     ("psycopg", "OperationalError"): "PostgreSQL failed: {error}. Check that it runs, then try again.",
     ("redis", "RedisError"): "Redis failed: {error}. Check that it runs; `taximeter flags rebuild` mends the flags.",
@@ -52,7 +53,7 @@ loaded, since loading them all would make every command slow."""
 def run() -> int:
     """Run one command; an expected error becomes a sentence on stderr and exit code 1."""
     try:
-        app()
+        app(prog_name="taximeter")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BrokenPipeError:

@@ -34,6 +34,11 @@ def clean(value: object) -> str:
     )
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: ``1 event``, ``19,366 events``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def say(sentence: str) -> None:
     """A line for a person on stdout."""
     _console().print(Text(sentence), soft_wrap=True)

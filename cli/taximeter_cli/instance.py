@@ -43,7 +43,9 @@ class _Told:
 
 def up(
     data_dir: DataDir = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Add a few workspaces and a steady trickle of usage.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", metavar="", help="Add a few workspaces and a steady trickle of usage.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run the whole system on this machine: PostgreSQL, Valkey, worker and metrics.

@@ -17,4 +17,4 @@ DataDir = Annotated[
         file_okay=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON for a machine instead of tables.")]

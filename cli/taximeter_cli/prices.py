@@ -36,7 +36,7 @@ def set_one(
         ),
     ] = None,
     backdated: Annotated[
-        bool, typer.Option("--backdated", help="Allow a start at which another price was already in force.")
+        bool, typer.Option("--backdated", metavar="", help="Allow a start at which another price was already in force.")
     ] = False,
     data_dir: DataDir = None,
     json: Json = False,
@@ -56,7 +56,7 @@ def list_prices(
     model: Model = None,
     unit: Annotated[str | None, typer.Option("--unit", metavar="U", help="Only this unit.")] = None,
     history: Annotated[
-        bool, typer.Option("--history", help="Past prices too, not only present and future ones.")
+        bool, typer.Option("--history", metavar="", help="Past prices too, not only present and future ones.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many rows in the table; --json shows all.")] = 50,
     data_dir: DataDir = None,
@@ -73,9 +73,12 @@ def import_book(
     source: Annotated[
         str, typer.Argument(metavar=f"{CATALOGUE}|FILE", help="The installed catalogue, or a file of `prices export`.")
     ] = CATALOGUE,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Only show what would change.")] = False,
     backdated: Annotated[
-        bool, typer.Option("--backdated", help="Allow a file's prices to begin where others were already in force.")
+        bool,
+        typer.Option(
+            "--backdated", metavar="", help="Allow a file's prices to begin where others were already in force."
+        ),
     ] = False,
     data_dir: DataDir = None,
     json: Json = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -95,7 +96,8 @@ def show_receipt(receipt: Receipt) -> None:
         inherited = "" if line.priced_as == line.unit else f" as {line.priced_as}"
         start = "since ever" if line.effective_from is None else f"from {line.effective_from}"
         origin = f"{line.target}{inherited}, {start}, revision {line.revision}, {line.source}"
-        rows.append([line.unit, line.quantity, f"{line.amount} per {line.per}{tier}", with_decimal(line.cost), origin])
+        price = f"{line.amount} per {grouped(Decimal(line.per or 1))}{tier}"
+        rows.append([line.unit, line.quantity, price, with_decimal(line.cost), origin])
     console.table(
         ("Unit", "Quantity", "Price in USD", "Cost in USD", "Priced by"), rows, right=["Quantity", "Cost in USD"]
     )

@@ -27,10 +27,14 @@ _STEP_SECONDS = 0.2
 
 
 def publish(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="NDJSON of events, or CSV.")],
-    workspace: Annotated[str | None, typer.Option(metavar="ID", help="CSV: whose usage it is.")] = None,
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE", help="NDJSON of events, or CSV."),
+    ],
+    workspace: Annotated[str | None, typer.Option(metavar="ID", help="CSV: whose usage all rows are.")] = None,
     workspaces: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="CSV: spread: row i (from 0) is of ws-<i mod N>.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="CSV: whose usage it is: row i (from 0) is of workspace ws-(i mod N)."),
     ] = None,
     tool: Annotated[str | None, typer.Option(metavar="T", help="CSV: the tool that consumed it.")] = None,
     provider: Annotated[str | None, typer.Option(metavar="P", help="CSV: the model's provider.")] = None,
@@ -171,14 +175,14 @@ def _report(
             console.note(f"line {problem.line}: {console.clean(problem.sentence)}")
         if len(problems) > _PROBLEMS_SHOWN_MAX:
             console.note(f"... and {len(problems) - _PROBLEMS_SHOWN_MAX:,} more; --json lists all")
-        console.say(f"{confirmed:,} events published and confirmed by the broker in {seconds:.1f} s.")
+        console.say(f"{console.counted(confirmed, 'event')} published and confirmed by the broker in {seconds:.1f} s.")
         if problems:
             again = (
                 "Mend them and publish the file again."
                 if mended_in_place
                 else "Mend them in a file of their own: the ids come from the whole file, a changed one counts as new."
             )
-            console.say(f"{len(problems):,} rows were left out. {again}")
+            console.say(f"{console.counted(len(problems), 'row was', 'rows were')} left out. {again}")
     if problems:
         raise typer.Exit(1)
 

@@ -56,7 +56,7 @@ def describe(entry: Entry, *, whole: bool) -> dict[str, Any]:
 def list_entries(
     reason: Reason = None,
     workspace: Workspace = None,
-    everything: Annotated[bool, typer.Option("--all", help="Resolved entries too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", metavar="", help="Resolved entries too.")] = False,
     after: Annotated[int, typer.Option(metavar="N", help="Only entries with a higher number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
     data_dir: DataDir = None,
@@ -120,9 +120,9 @@ def show(entry_id: EntryId, data_dir: DataDir = None, json: Json = False) -> Non
 
 @app.command("replay")
 def replay(
-    entries: Annotated[list[int] | None, typer.Argument(metavar="[N]...", help="Numbers of entries.")] = None,
+    entries: Annotated[list[int] | None, typer.Argument(metavar="N", help="Numbers of entries.")] = None,
     reason: Reason = None,
-    everything: Annotated[bool, typer.Option("--all", help="Everything that is open.")] = False,
+    everything: Annotated[bool, typer.Option("--all", metavar="", help="Everything that is open.")] = False,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:

@@ -68,9 +68,10 @@ def verify(data_dir: DataDir = None, json: Json = False) -> None:
     else:
         for fault in report.faults:
             console.say(f"WRONG  {fault.sentence}")
-        verdict = "Everything agrees" if report.ok else f"{len(report.faults)} faults"
+        verdict = "Everything agrees" if report.ok else console.counted(len(report.faults), "fault")
         console.say(
-            f"{verdict}: {report.workspaces:,} workspaces, {report.usages:,} usages, {report.payments:,} payments."
+            f"{verdict}: {console.counted(report.workspaces, 'workspace')}, {console.counted(report.usages, 'usage')},"
+            f" {console.counted(report.payments, 'payment')}."
         )
     if not report.ok:
         raise typer.Exit(1)

@@ -76,15 +76,20 @@ def show(workspace_id: WorkspaceId, data_dir: DataDir = None, json: Json = False
 def set_limits(
     workspace_id: WorkspaceId,
     minimum_balance: Annotated[
-        str | None, typer.Option(metavar="A", help="Below this balance (USD) AI is disabled.", show_default="-0.12")
+        str | None,
+        typer.Option(metavar="A", help="Below this balance (USD) AI is disabled; -0.12 for a new workspace."),
     ] = None,
     low_balance: Annotated[
-        str | None, typer.Option(metavar="A", help="Below this balance (USD) there is a warning.", show_default="0")
+        str | None,
+        typer.Option(metavar="A", help="Below this balance (USD) there is a warning; 0 for a new workspace."),
     ] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Set a workspace's limits, creating it if need be; its flag follows at once."""
+    """Set a workspace's limits, creating it if need be; its flag follows at once.
+
+    A limit that is not given stays as it is.
+    """
     from taximeter_cli import session
     from taximeter_db import workspaces
     from taximeter_db.money import parse_usd
@@ -108,7 +113,7 @@ def credit(
     payment_id: Annotated[
         str,
         typer.Option(
-            "--id", metavar="PAYMENT_ID", help="Yours; the same id is never credited twice.", show_default=False
+            "--id", metavar="PAYMENT_ID", help="Your id of this payment; no id is credited twice.", show_default=False
         ),
     ],
     kind: Annotated[str, typer.Option(metavar="K", help="top_up, promo, refund or adjustment.")] = "top_up",

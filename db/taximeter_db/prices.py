@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 
 from taximeter_db.errors import TaximeterDbError
 
-BOOK_LOCK: Final = 7_480_312_909
+BOOK_LOCK: Final = 7_480_312_912
 """Advisory lock of whoever changes the book. An advisory one, because the application's role may only insert."""
 AMOUNT_LIMIT: Final = Decimal(10**15)
 DECIMALS_MAX: Final = 30

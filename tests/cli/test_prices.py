@@ -103,7 +103,7 @@ def test_set_list_and_explain_a_price(run: Run, tmp_path: Path) -> None:
     assert (receipt["cost"], receipt["exact"], receipt["rounding"]) == ("0.0075", "0.0075", "0")
     assert receipt["lines"][0]["quantity"] == "3"
     table = ok(run("explain", "-", stdin=json.dumps(event())))
-    for part in ("requests", "2.50 per 1000", "0.0075", "half-even", "revision 1"):
+    for part in ("requests", "2.50 per 1,000", "0.0075", "half-even", "revision 1"):
         assert part in table
 
 

@@ -81,6 +81,7 @@ class ComposeRabbitMQ(RabbitMQ):
     def __init__(self, folder: Path, service: Service) -> None:
         super().__init__(folder)
         self._service = service
+        self.port = free_port()  # known before the start, for those that wait for it
         self.prometheus_port = free_port()
 
     def _prepare(self) -> None:
@@ -159,6 +160,14 @@ class Container:
         program, script = self._service["healthcheck"]["test"][1:]
         assert program == "python"
         return run([sys.executable, files[script]], self.environment)
+
+    def wait_for(self, complaint: str) -> None:
+        """Wait until the check says this; nothing, if all is well."""
+        for _ in range(120):
+            if (said := self.check().stderr) == complaint:
+                return
+            time.sleep(0.5)
+        raise AssertionError(f"the check still says {said!r}; the log:\n{self.log.read_text()}")
 
     def stop(self, seconds: float) -> int:
         """SIGTERM; returns the exit code, or raises after ``seconds``."""

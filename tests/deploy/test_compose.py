@@ -27,7 +27,18 @@ from taximeter_worker.settings import Settings
 SECRETS = {name: f"secret-{name.lower()}" for name in secret_names()}
 SERVICE_KEYS = {
     *("build", "cap_add", "cap_drop", "command", "depends_on", "deploy", "environment", "healthcheck", "hostname"),
-    *("image", "init", "logging", "networks", "ports", "profiles", "read_only", "restart", "security_opt"),
+    *(
+        "image",
+        "init",
+        "logging",
+        "networks",
+        "ports",
+        "profiles",
+        "pull_policy",
+        "read_only",
+        "restart",
+        "security_opt",
+    ),
     *("shm_size", "stop_grace_period", "stop_signal", "tmpfs", "volumes"),
 }
 SERVICES = sorted(load()["services"])
@@ -52,6 +63,14 @@ def test_service_is_well_formed(name: str):
     assert set(service["networks"]) <= set(load()["networks"])
     # a short name: whoever runs this decides on the registry; `taximeter` is built here
     assert re.fullmatch(r"taximeter|[a-z]+(/[a-z]+)?:v?\d+(\.\d+)*", service["image"])
+
+
+def test_our_image_is_built_once_and_never_fetched():
+    ours = {name: one for name, one in composed(SECRETS)["services"].items() if one["image"] == "taximeter"}
+    assert {name for name, one in ours.items() if "build" in one} == {"worker"}, "two builds of one name collide"
+    assert {one["pull_policy"] for one in ours.values()} == {"never"}
+    build = ours["worker"]["build"]
+    assert ((DEPLOY / build["context"]).resolve(), ROOT / build["dockerfile"]) == (ROOT, DEPLOY / "Containerfile")
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -6,7 +6,11 @@ import os
 
 import pytest
 
-__all__ = ["require"]
+__all__ = ["QUICK_POSTGRES", "QUICK_VALKEY", "require"]
+
+# Throw-away data: it need not survive the machine. What survives a killed process is the same without fsync.
+QUICK_POSTGRES = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "60"}
+QUICK_VALKEY = {"appendfsync": "everysec"}
 
 
 def require(service: str, present: object, hint: str) -> None:

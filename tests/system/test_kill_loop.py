@@ -191,6 +191,7 @@ def _compare_with_redis(ledger: Ledger, redis_url: str) -> None:
             assert client.hmget(names.flag_key(workspace), "enabled", "status") == ["1" if enabled else "0", status]
 
 
+@pytest.mark.timeout(900)
 def test_killed_in_a_loop_nothing_is_lost_or_charged_twice(run):
     run(4, 10_000)
 

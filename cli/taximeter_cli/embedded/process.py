@@ -21,6 +21,9 @@ LOOPBACK = "127.0.0.1"
 SOCKET_PATH_BYTES_MAX = 107
 """Longest path of a Unix socket on Linux (macOS: 103); beyond it bind() fails."""
 
+LOG_BYTES_MAX = 16 * 1024 * 1024
+"""A log that is larger when its program starts is put aside as ``<name>.old``."""
+
 _POLL_SECONDS = 0.01
 _PR_SET_PDEATHSIG = 1
 
@@ -64,6 +67,8 @@ def spawn(
     Raises:
         EmbeddedError: The program cannot be run at all.
     """
+    if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
+        log.replace(log.with_name(log.name + ".old"))
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(

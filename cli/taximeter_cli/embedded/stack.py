@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from taximeter_cli import dashboard
@@ -15,6 +16,9 @@ from taximeter_cli.embedded.parts import Part, Program
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.process import LOOPBACK, free_port
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE, Valkey
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 METRICS = "TAXIMETER_METRICS_URL"
 
@@ -61,14 +65,27 @@ class Stack:
         return parts
 
     def _prepare_database(self) -> None:
+        """Migrate and fill an empty price book, unless this version of Taximeter has done so on this database.
+
+        The question is cheap, and loading what migrates takes a second, which every start would pay.
+        """
+        from importlib.resources import files
+
         from taximeter_db.connect import connection
-        from taximeter_db.migrate import upgrade
-        from taximeter_worker.pricing import seed
 
         url = self.postgres.socket_url()
-        upgrade(url)
+        versions = files("taximeter_db").joinpath("migrations", "versions")
+        known = ",".join(sorted(file.name for file in versions.iterdir() if file.name.endswith(".py")))
+        note = self._folder / "prepared"
         with connection(url) as conn:
+            if note.exists() and note.read_text(encoding="utf-8") == f"{_revision(conn)} {known}":
+                return
+            from taximeter_db.migrate import upgrade
+            from taximeter_worker.pricing import seed
+
+            upgrade(url)
             seed(conn)
+            note.write_text(f"{_revision(conn)} {known}", encoding="utf-8")
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -120,3 +137,11 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _revision(conn: Connection[Any]) -> str | None:
+    """Revision of the schema, or None where there is none yet."""
+    if conn.execute("SELECT to_regclass('taximeter.alembic_version')").fetchone() == (None,):
+        return None
+    row = conn.execute("SELECT version_num FROM taximeter.alembic_version").fetchone()
+    return str(row[0]) if row else None

@@ -8,15 +8,13 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from taximeter_cli.embedded.accounts import INSTALL_HINT
 from taximeter_cli.embedded.process import (
@@ -29,6 +27,9 @@ from taximeter_cli.embedded.process import (
     wait_until,
 )
 from taximeter_cli.errors import EmbeddedError
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 FLAG_DATABASE = 0
 BROKER_DATABASE = 1
@@ -96,7 +97,7 @@ class Valkey:
         return self.root / "log"
 
     @property
-    def socket(self) -> Path:
+    def socket_path(self) -> Path:
         """The private Unix socket."""
         return (self._socket_folder or self.root) / "valkey.sock"
 
@@ -141,16 +142,23 @@ class Valkey:
             self._process.kill()
             self.stop()
 
-    def client(self, database: int = FLAG_DATABASE) -> redis.Redis:
+    def client(self, database: int = FLAG_DATABASE) -> Redis:
         """A client of our own that fails at once instead of trying again."""
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
         return redis.Redis.from_url(
             self.url(database), socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
         )
 
     def _wait_ready(self) -> bool:
         def answers() -> bool:
-            with contextlib.closing(self.client()) as client, contextlib.suppress(redis.RedisError):
-                return bool(client.ping())  # refused while the data is being loaded
+            # two lines of the protocol instead of a client: loading one would take longer than the server's start
+            with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, self.port), timeout=5) as link:
+                link.sendall(f"AUTH {self._password}\r\nPING\r\nQUIT\r\n".encode())
+                with link.makefile("rb") as replies:
+                    return b"+PONG" in replies.read()  # refused while the data is being loaded
             return False
 
         wait_until(lambda: not self.running or answers(), self._start_seconds_max)
@@ -167,7 +175,7 @@ class Valkey:
             **self._settings,
             "bind": LOOPBACK,
             "port": str(self.port),
-            "unixsocket": f'"{self.socket}"',
+            "unixsocket": f'"{self.socket_path}"',
             "unixsocketperm": "700",
             "dir": f'"{self.root.resolve()}"',
             "requirepass": self._password,

@@ -1,0 +1,228 @@
+"""The commands against an embedded instance: what they print, change and refuse."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import redis
+
+from instances import Instance, taximeter
+from taximeter_cli.embedded.process import wait_until
+
+
+def sent(instance: Instance, *events: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Publish events from a file."""
+    file = instance.folder / "events.ndjson"
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return instance("publish", str(file))
+
+
+def usage(workspace: str, event_id: str, **data: Any) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": "/tests",
+        "type": "taximeter.usage.v1",
+        "subject": workspace,
+        "time": "2026-01-01T00:00:00Z",
+        "data": {"tool": "chat", "provider": "openai", "model": "gpt-4o", "quantities": {"input_tokens": 1000}, **data},
+    }
+
+
+def test_credit_answers_with_the_new_balance_and_the_flag_follows_at_once(running: Instance):
+    first = running.json("credit", "pay-1", "25.00", "--id", "pi_1", "--reference", "stripe-7", "--note", "thanks")
+    assert (first["balance"], first["status"], first["duplicate"]) == ("25", "sufficient", False)
+    with redis.Redis.from_url(running.addresses["TAXIMETER_REDIS_URL"], decode_responses=True) as flags:
+        assert flags.hget("taximeter:flag:{pay-1}", "enabled") == "1"
+        assert flags.hget("taximeter:balance:{pay-1}", "balance") == "25"
+        again = running.json("credit", "pay-1", "25.00", "--id", "pi_1", "--reference", "stripe-7", "--note", "thanks")
+        assert (again["balance"], again["duplicate"]) == ("25", True)
+        other = running("credit", "pay-1", "26.00", "--id", "pi_1")
+        assert other.returncode == 1
+        assert "id_conflict" in other.stderr
+        down = running.json("credit", "pay-1", "-25.12", "--id", "adj_1", "--kind", "adjustment")
+        assert (down["balance"], down["status"], down["ai_enabled"]) == ("-0.12", "low", True)
+        down = running.json("credit", "pay-1", "-0.000000001", "--id", "adj_2", "--kind", "adjustment")
+        assert (down["balance"], down["status"], down["ai_enabled"]) == ("-0.120000001", "insufficient", False)
+        assert flags.hget("taximeter:flag:{pay-1}", "enabled") == "0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("acme", "0", "--id", "x"), "amount"),
+        (("acme", "-5", "--id", "x"), "adjustment"),
+        (("acme", "1e3", "--id", "x"), "plain digits"),
+        (("acme", "1.0000000000001", "--id", "x"), "decimals"),
+        (("acme", "NaN", "--id", "x"), "amount"),
+        (("no spaces", "1", "--id", "x"), "workspace"),
+        (("acme", "1", "--id", ""), "id"),
+        (("acme", "1", "--id", "x", "--kind", "gift"), "top_up"),
+    ],
+)
+def test_credit_refuses_with_the_reason_and_books_nothing(running: Instance, arguments: tuple[str, ...], word: str):
+    done = running("credit", *arguments)
+    assert done.returncode == 1
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_workspace_set_and_show(running: Instance):
+    unknown = running("workspace", "show", "set-1")
+    assert unknown.returncode == 1
+    assert "not known" in unknown.stderr
+    made = running.json("workspace", "set", "set-1", "--minimum-balance", "-2", "--low-balance", "1.5")
+    assert (made["minimum_balance"], made["low_balance_threshold"], made["status"]) == ("-2", "1.5", "low")
+    kept = running.json("workspace", "set", "set-1", "--low-balance", "0")
+    assert (kept["minimum_balance"], kept["low_balance_threshold"], kept["status"]) == ("-2", "0", "sufficient")
+    with redis.Redis.from_url(running.addresses["TAXIMETER_REDIS_URL"], decode_responses=True) as flags:
+        assert flags.hget("taximeter:flag:{set-1}", "status") == "sufficient"
+    table = running("workspace", "show", "set-1").stdout
+    assert "Minimum balance" in table
+    assert "-2 USD" in table
+    for wrong in (("--minimum-balance", "5"), ("--minimum-balance", "NaN"), ("--low-balance", "-3")):
+        refused = running("workspace", "set", "set-1", *wrong)
+        assert refused.returncode == 1
+        assert "Traceback" not in refused.stderr
+    assert running.json("workspace", "show", "set-1")["minimum_balance"] == "-2"
+
+
+def test_published_events_are_booked_and_bad_lines_named(running: Instance):
+    done = sent(running, usage("pub-1", "e1"), {"specversion": "1.0"}, usage("pub-1", "e2", output="\ud800"))
+    assert done.returncode == 1
+    assert "line 2: " in done.stderr
+    assert "2 events published" in done.stdout
+
+    def booked() -> bool:
+        return running("workspace", "show", "pub-1", "--json").stdout.count('"usage_count": 2') == 1
+
+    assert wait_until(booked, 20)
+    assert running.json("workspace", "show", "pub-1")["usage_cost"] == "0.005"
+
+
+def test_quarantine_is_listed_shown_replayed_and_dismissed(running: Instance):
+    nasty = "model-\u001b[31m[red]"
+    sent(
+        running,
+        usage("q-1", "a", model="nobody-knows", input="secret"),
+        usage("q-1", "b", quantities={"input_tokens": -1}),
+        usage("q-1", "c", model=nasty),
+    )
+    assert wait_until(lambda: len(running.json("quarantine", "list", "--workspace", "q-1")["entries"]) == 3, 20)
+    entries = {e["event_id"]: e for e in running.json("quarantine", "list", "--workspace", "q-1")["entries"]}
+    assert {event: entry["reason"] for event, entry in entries.items()} == {
+        "a": "price_missing",
+        "b": "negative_quantity",
+        "c": "price_missing",
+    }
+    table = running("quarantine", "list", "--workspace", "q-1").stdout
+    assert "price_missing" in table
+    assert "\u001b" not in table
+    assert "secret" not in table
+    shown = running.json("quarantine", "show", str(entries["a"]["id"]))
+    assert json.loads(shown["event"])["data"]["input"] == "secret"
+    assert "\u001b" not in running("quarantine", "show", str(entries["c"]["id"])).stdout
+
+    kept = running.json("quarantine", "replay", str(entries["b"]["id"]))
+    assert kept["kept"] == 1
+    assert kept["entries"][0]["reason"] == "negative_quantity"
+    closed = running.json("quarantine", "dismiss", str(entries["b"]["id"]), "--note", "a broken test tool")
+    assert (closed["resolution"], closed["resolution_note"]) == ("dismissed", "a broken test tool")
+    twice = running("quarantine", "dismiss", str(entries["b"]["id"]), "--note", "again")
+    assert twice.returncode == 1
+    assert "resolved before" in twice.stderr
+    assert running("quarantine", "show", "999999").returncode == 1
+    assert running("quarantine", "replay").returncode == 2
+    everything = running.json("quarantine", "replay", "--all")
+    assert everything["kept"] >= 2
+    assert running.json("quarantine", "list", "--workspace", "q-1", "--all", "--limit", "1")["more"]
+
+
+def test_flags_rebuild_heals_a_flushed_cache(running: Instance):
+    running("credit", "flag-1", "1", "--id", "f")
+    with redis.Redis.from_url(running.addresses["TAXIMETER_REDIS_URL"], decode_responses=True) as flags:
+        flags.flushdb()
+        done = running.json("flags", "rebuild")
+        assert done["workspaces"] >= 1
+        assert flags.hget("taximeter:flag:{flag-1}", "enabled") == "1"
+        assert flags.exists("taximeter:flags:ready")
+
+
+def test_verify_and_migrate_report(running: Instance):
+    report = running.json("verify")
+    assert report["ok"]
+    assert report["faults"] == []
+    assert "Everything agrees" in running("verify").stdout
+    done = running.json("migrate")
+    assert done["before"] == done["after"] is not None
+    assert done["prices_added"] == 0
+    assert "up to date" in running("migrate").stdout
+
+
+def test_settings_in_the_environment_win_and_must_be_whole(running: Instance, empty_database_url: str):
+    unmigrated = running("verify", TAXIMETER_DATABASE_URL=empty_database_url)
+    assert unmigrated.returncode == 1
+    assert "taximeter migrate" in unmigrated.stderr
+    half = running("credit", "acme", "1", "--id", "h", TAXIMETER_DATABASE_URL=empty_database_url)
+    assert half.returncode == 1
+    assert "TAXIMETER_REDIS_URL" in half.stderr
+    assert "must be set too" in half.stderr
+    nobody = running("verify", TAXIMETER_DATABASE_URL="postgresql://taximeter:hush@127.0.0.1:1/x")
+    assert nobody.returncode == 1
+    assert "PostgreSQL" in nobody.stderr
+    assert "hush" not in nobody.stderr
+    other = running("env", TAXIMETER_DATA_DIR=str(running.folder / "elsewhere"))
+    assert other.returncode == 1
+    assert "elsewhere" in other.stderr
+    assert taximeter("env", "--data-dir", str(running.data)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("credit", "acme"), ("up", "--nope"), ("nonsense",), ("publish", "/no/such/file"), ("quarantine", "show", "x")],
+)
+def test_usage_errors_exit_with_2(arguments: tuple[str, ...]):
+    done = taximeter(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_every_command_explains_itself():
+    for command in (
+        ("up",),
+        ("env",),
+        ("worker",),
+        ("migrate",),
+        ("workspace", "set"),
+        ("workspace", "show"),
+        ("credit",),
+        ("publish",),
+        ("quarantine", "list"),
+        ("quarantine", "show"),
+        ("quarantine", "replay"),
+        ("quarantine", "dismiss"),
+        ("flags", "rebuild"),
+        ("verify",),
+    ):
+        done = taximeter(*command, "--help")
+        assert done.returncode == 0, command
+        assert "Usage: taximeter " + " ".join(command) in done.stdout
+        if command != ("worker",):
+            assert "--json" in done.stdout, command
+
+
+@pytest.mark.parametrize(("command", "extra"), [("up", "embedded"), ("verify", "worker")])
+def test_a_bare_sdk_says_which_extra_to_install(command: str, extra: str):
+    without_typer = (
+        "import importlib.util, sys; real = importlib.util.find_spec;"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'typer' else real(name, *rest);"
+        "from taximeter_cli.entry import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", without_typer, command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"pip install 'taximeter[{extra}]'" in done.stderr

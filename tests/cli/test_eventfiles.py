@@ -1,0 +1,103 @@
+"""Reading CSV and NDJSON: what becomes an event, and what is said of the rest."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taximeter_cli import eventfiles
+from taximeter_cli.errors import CliError
+
+
+def mapping(file: Path, **given: Any) -> eventfiles.Mapped:
+    nothing = dict.fromkeys(("time_column", "tool", "provider", "model", "workspace", "workspaces", "start_time"), None)
+    return eventfiles.mapping_for(file, **{"units": {}, **nothing, **given})
+
+
+def csv_file(folder: Path, text: str) -> Path:
+    file = folder / "usage.csv"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return file
+
+
+AZURE = (
+    "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50,396,109\r\n"
+)
+
+
+def test_the_azure_columns_need_no_options(tmp_path: Path):
+    file = csv_file(tmp_path, AZURE)
+    mapped = mapping(file)
+    assert (mapped.tool, mapped.provider, mapped.model, mapped.workspaces) == ("chat", "openai", "gpt-4o", 100)
+    first, second = eventfiles.read_csv(file, mapped)
+    assert first.workspace_id == "ws-000"
+    assert second.workspace_id == "ws-001"
+    assert first.quantities == {"input_tokens": 374, "output_tokens": 44}
+    assert first.time == dt.datetime(2023, 11, 16, 18, 15, 46, 680590, tzinfo=dt.UTC)
+    assert first.event_id.endswith("-0")
+    assert (first.line, second.line) == (2, 3)
+    assert mapping(file, workspace="one", model="x").workspaces is None
+
+
+def test_ids_depend_on_content_and_row_alone(tmp_path: Path):
+    first = csv_file(tmp_path, AZURE)
+    ids = [row.event_id for row in eventfiles.read_csv(first, mapping(first))]
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(first.read_bytes())
+    assert [row.event_id for row in eventfiles.read_csv(copy, mapping(copy, workspaces=7, model="m"))] == ids
+    copy.write_bytes(first.read_bytes() + b"2023-11-16 18:15:51,1,1\r\n")
+    assert not {row.event_id for row in eventfiles.read_csv(copy, mapping(copy))} & set(ids)
+
+
+def test_bad_rows_are_named_and_leave_the_numbering_alone(tmp_path: Path):
+    text = 't,n\n2026-01-01T00:00:00+01:00,1.5\n,2\n2026-01-01,x\n2026-01-01,\n2026-01-01,1_000\n2026-01-01,-1\n2026-01-01,"7\n"\n'
+    file = csv_file(tmp_path, text)
+    rows = list(eventfiles.read_csv(file, mapping(file, units={"n": "pages"}, time_column="t", tool="t", workspaces=2)))
+    good = [row for row in rows if isinstance(row, eventfiles.Row)]
+    assert [row.quantities for row in good] == [{"pages": Decimal("1.5")}, {"pages": 7}]
+    assert [row.event_id.split("-")[1] for row in good] == ["0", "6"]
+    assert good[0].time.isoformat() == "2026-01-01T00:00:00+01:00"
+    problems = [row for row in rows if isinstance(row, eventfiles.Problem)]
+    assert [problem.line for problem in problems] == [3, 4, 5, 6, 7]
+    assert "write a time" in problems[0].sentence
+    assert all("write" in problem.sentence for problem in problems)
+
+
+def test_start_time_keeps_the_distances(tmp_path: Path):
+    file = csv_file(tmp_path, AZURE)
+    start = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
+    first, second = eventfiles.read_csv(file, mapping(file, start_time=start))
+    assert first.time == start
+    assert second.time - first.time == dt.timedelta(microseconds=3_319_410)
+
+
+def test_what_no_header_can_tell_is_asked_for(tmp_path: Path):
+    file = csv_file(tmp_path, "\ufeffwhen,tokens\n1,2\n")
+    for given, word in (
+        ({}, "--map"),
+        ({"units": {"tokens": "input_tokens"}}, "--tool"),
+        ({"units": {"tokens": "input_tokens"}, "tool": "t"}, "--workspace"),
+        ({"units": {"nope": "input_tokens"}, "tool": "t", "workspace": "w"}, "'when', 'tokens'"),
+        ({"units": {"tokens": "input_tokens"}, "tool": "t", "workspace": "w", "time_column": "nope"}, "nope"),
+    ):
+        with pytest.raises(CliError, match=word):
+            mapping(file, **given)
+
+
+def test_ndjson_is_told_from_csv_by_its_first_character(tmp_path: Path):
+    file = csv_file(tmp_path, '\ufeff\n{"a": 1}\n\n  {"b": 2}')
+    assert eventfiles.is_ndjson(file)
+    assert list(eventfiles.read_ndjson(file)) == [(2, b'{"a": 1}'), (4, b'{"b": 2}')]
+    assert not eventfiles.is_ndjson(csv_file(tmp_path, AZURE))
+
+
+def test_bytes_that_are_no_text_are_a_bad_row(tmp_path: Path):
+    file = tmp_path / "usage.csv"
+    file.write_bytes(b"n\n\xff\xfe\n3\n")
+    rows = list(eventfiles.read_csv(file, mapping(file, units={"n": "pages"}, tool="t", workspace="w")))
+    assert [type(row).__name__ for row in rows] == ["Problem", "Row"]
+    rows[0].sentence.encode()

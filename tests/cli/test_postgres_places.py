@@ -1,0 +1,69 @@
+"""Where PostgreSQL's data and sockets go when the obvious place will not do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from servers import QUICK_POSTGRES
+from taximeter_cli.embedded.postgres import Postgres
+from taximeter_cli.errors import EmbeddedError
+
+
+def answers(server: Postgres) -> bool:
+    with psycopg.connect(server.socket_url()) as connection:
+        return connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_below_a_private_home_the_data_goes_to_a_place_that_the_server_can_enter(tmp_path: Path):
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    server = Postgres(home / "postgres", settings=QUICK_POSTGRES)
+    try:
+        server.start()
+        real = (home / "postgres").resolve()
+        assert (home / "postgres").is_symlink()
+        assert answers(server)
+        server.stop()
+        again = Postgres(home / "postgres", settings=QUICK_POSTGRES)
+        again.start()
+        assert answers(again)
+        again.stop()
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(real)
+    with pytest.raises(EmbeddedError, match="gone"):
+        Postgres(home / "postgres").start()
+
+
+def test_a_long_path_gets_a_short_socket(server_folder: Path):
+    deep = server_folder / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    server = Postgres(deep / "postgres", settings=QUICK_POSTGRES)
+    try:
+        server.start()
+        assert answers(server)
+    finally:
+        server.stop("immediate")
+
+
+def test_a_pid_file_whose_number_is_anybodys_is_no_obstacle(server_folder: Path):
+    root = server_folder / "stale"
+    server = Postgres(root, settings=QUICK_POSTGRES)
+    server.start()
+    pid_file = root / "data" / "postmaster.pid"
+    lines = pid_file.read_text().splitlines()
+    owner = pid_file.stat()
+    server.stop()
+    lines[0] = str(os.getpid())
+    pid_file.write_text("\n".join(lines))
+    pid_file.chmod(0o600)
+    os.chown(pid_file, owner.st_uid, owner.st_gid)
+    server.start()
+    assert answers(server)
+    server.stop()

@@ -1,0 +1,122 @@
+"""A real trace through the whole system: published from the file, booked exactly, and published again for nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from instances import COMMAND, environment, taximeter
+from taximeter_cli.embedded.process import free_port
+from taximeter_cli.embedded.valkey import Valkey
+from workers import Ledger, eventually
+
+WORKSPACES = 100
+ROWS = 19_366
+REAL = Path(__file__).parents[3] / "shared" / "traces" / "azure_llm_2023_conv.csv"
+PER_INPUT_TOKEN = Decimal("2.50") / 1_000_000
+PER_OUTPUT_TOKEN = Decimal(10) / 1_000_000
+"""What gpt-4o costs in the seeded price book, in USD."""
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Azure trace where it is at hand, else a file of the same form and length."""
+    if REAL.exists():
+        return REAL
+    file = tmp_path_factory.mktemp("trace") / "made.csv"
+    chance = random.Random(20231116)
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["TIMESTAMP", "ContextTokens", "GeneratedTokens"])
+        for row in range(ROWS):
+            moment = f"2023-11-16 {18 + row // 7200:02d}:{row // 120 % 60:02d}:{row // 2 % 60:02d}.{row % 2 * 5}000000"
+            writer.writerow([moment, chance.randint(2, 14_000), chance.randint(7, 1_000)])
+    return file
+
+
+@pytest.fixture
+def addresses(database_url: str, broker_url: str, valkey: Valkey) -> dict[str, str]:
+    return {
+        "TAXIMETER_DATABASE_URL": database_url,
+        "TAXIMETER_BROKER_URL": broker_url,
+        "TAXIMETER_REDIS_URL": valkey.url(),
+        "TAXIMETER_METRICS_PORT": str(free_port()),
+    }
+
+
+class Worker:
+    """`taximeter worker` as a process."""
+
+    def __init__(self, addresses: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [*COMMAND, "worker", "--loglevel", "INFO"], env=environment(**addresses), stdout=stream, stderr=stream
+            )
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(90)
+
+
+@pytest.fixture
+def worker(addresses: dict[str, str], tmp_path: Path) -> Iterator[Worker]:
+    done = taximeter("migrate", "--json", **addresses)  # also fills the price book
+    assert done.returncode == 0, done.stderr
+    made = Worker(addresses, tmp_path / "worker.log")
+    yield made
+    made.process.kill()
+    made.process.wait()
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    found = Ledger(database_url)
+    yield found
+    found.close()
+
+
+def expected(trace: Path) -> dict[str, Decimal]:
+    """Each workspace's cost, computed from the file without any code of ours."""
+    costs: Counter[str] = Counter()
+    with trace.open(newline="") as stream:
+        for index, row in enumerate(csv.DictReader(stream)):
+            cost = int(row["ContextTokens"]) * PER_INPUT_TOKEN + int(row["GeneratedTokens"]) * PER_OUTPUT_TOKEN
+            costs[f"ws-{index % WORKSPACES:03d}"] += cost
+    return dict(costs)
+
+
+def balances(url: str) -> dict[str, Decimal]:
+    with psycopg.connect(url) as connection:
+        return dict(connection.execute("SELECT workspace_id, balance FROM taximeter.workspace_balance").fetchall())
+
+
+def test_the_trace_is_booked_exactly_once(trace: Path, worker: Worker, addresses: dict[str, str], ledger: Ledger):
+    costs = expected(trace)
+
+    first = json.loads(taximeter("publish", str(trace), "--json", **addresses).stdout)
+    assert first == {"published": ROWS, "left_out": 0, "problems": []}
+    eventually(lambda: ledger.usages == ROWS, 120, worker.log)
+    booked = balances(ledger.url)
+    assert booked == {workspace: -cost for workspace, cost in costs.items()}
+    assert sum(costs.values()) == -sum(booked.values())
+    assert ledger.one("SELECT sum(cost) FROM taximeter.usage_log") == sum(costs.values())
+
+    second = json.loads(taximeter("publish", str(trace), "--json", **addresses).stdout)
+    assert second["published"] == ROWS
+    eventually(lambda: ledger.duplicates >= ROWS, 120, worker.log)
+    assert ledger.duplicates == ROWS, worker.log.read_text()
+    assert balances(ledger.url) == booked
+    assert ledger.usages == ROWS
+    assert ledger.quarantined() == {}
+    ledger.verify()
+    assert worker.stop() == 0
