@@ -1,9 +1,9 @@
--- Finds a usage by its event id, through its idempotency key and without an index on the log.
--- Takes: event_key, workspace_id, event_id, and slack_seconds that the clock may have been set back meanwhile.
+-- Finds where in the log to look for a usage, through its idempotency key and without an index on event ids.
+-- Takes: event_key, workspace_id, and slack_seconds that the clock may have been set back meanwhile.
 -- A booking transaction starts at the key's booked_at and reads recorded_at later, under the workspace's lock; within a
 -- workspace recorded_at never runs against seq. So a binary search by seq finds the first usage that was recorded at
--- booked_at or after (about 24 index look-ups in 10 million), and the usage itself is within the minutes that follow.
--- Locks: nothing. Returns: its seq, or no row.
+-- booked_at or after (about 24 index look-ups in 10 million), and the usage itself is among those that follow soon.
+-- Locks: nothing. Returns: that seq and the key's time, or no row where there is no such key.
 WITH RECURSIVE key AS (
     SELECT booked_at - make_interval(secs => %(slack_seconds)s) AS since
     FROM taximeter.usage_keys WHERE event_key = %(event_key)s AND workspace_id = %(workspace_id)s
@@ -19,11 +19,4 @@ WITH RECURSIVE key AS (
                         WHERE u.workspace_id = %(workspace_id)s AND u.seq = middle.seq) AS probe
     WHERE s.low < s.high
 )
-SELECT u.seq
-FROM taximeter.usages AS u, key
-WHERE u.workspace_id = %(workspace_id)s
-  AND u.seq >= (SELECT max(low) FROM search)
-  AND u.recorded_at >= key.since AND u.recorded_at < key.since + interval '15 minutes'
-  AND u.event_id = %(event_id)s
-ORDER BY u.seq
-LIMIT 1
+SELECT max(s.low), min(key.since) FROM search AS s, key HAVING max(s.low) IS NOT NULL
