@@ -31,7 +31,7 @@ def test_up_runs_everything_durably_and_stops_without_a_trace(new_instance: NewI
     instance = new_instance()
     instance.start()
     pids = instance.pids()
-    assert set(pids) == {"PostgreSQL", "Valkey", "worker"}
+    assert set(pids) == {"PostgreSQL", "Valkey", "worker", "dashboard"}
     with psycopg.connect(instance.addresses["TAXIMETER_DATABASE_URL"]) as connection:
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
@@ -71,7 +71,9 @@ def test_passwords_keep_strangers_out(running: Instance):
 def test_env_gives_shell_exports_and_json(running: Instance):
     addresses = running.json("env")
     assert {name: running.addresses[name] for name in addresses} == addresses
-    assert set(addresses) == {f"TAXIMETER_{part}_URL" for part in ("DATABASE", "BROKER", "REDIS", "METRICS")}
+    assert set(addresses) == {
+        f"TAXIMETER_{part}_URL" for part in ("DATABASE", "BROKER", "REDIS", "METRICS", "DASHBOARD")
+    }
     command = " ".join(COMMAND)
     shell = subprocess.run(
         ["sh", "-c", f'eval "$({command} env)"; printf %s "$TAXIMETER_REDIS_URL"'],
