@@ -47,7 +47,7 @@ def test_up_runs_everything_durably_and_stops_without_a_trace(new_instance: NewI
     assert instance("credit", "acme", "12.50", "--id", "p1").returncode == 0
     ports = instance.addresses
     assert instance.signal(signal.SIGINT) == 0, instance.told
-    assert "Stopping: worker, Valkey, PostgreSQL." in instance.told
+    assert "Stopping: dashboard, worker, Valkey, PostgreSQL." in instance.told
     assert gone(pids, 0)
     assert "no instance of Taximeter runs" in instance("env").stderr
 
