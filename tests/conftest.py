@@ -22,6 +22,9 @@ from servers.databases import drop_database, make_database, migrated_template
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE, Valkey
 
+# The tests start dozens of Python processes. Where this is set, each would compile every module that it imports anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
