@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 PYTEST_ARGS ?=
 
-.PHONY: help install up test check format bench soak lock wheel clean
+.PHONY: help install up test test-browser check format bench soak lock wheel clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -25,6 +25,10 @@ up: install  ## run the whole system here: PostgreSQL, Valkey, worker, metrics, 
 
 test: install  ## run every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-browser
+
+test-browser: install  ## run the page's tests in Chromium (playwright has a loop of its own: a process of its own)
+	@$(BIN)/python -m pytest -m browser -n 0 tests/dashboard/browser $(PYTEST_ARGS)
 
 check: install  ## lint, types, layers
 	@$(BIN)/ruff format --check .

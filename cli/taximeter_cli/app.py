@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from taximeter_cli import instance, prices, publish, quarantine, upkeep, workspaces
+from taximeter_cli import dashboard, instance, prices, publish, quarantine, upkeep, workspaces
 from taximeter_cli.console import clean, note
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("up")(instance.up)
 app.command("env")(instance.env)
 app.command("worker")(upkeep.worker)
+app.command("dashboard")(dashboard.dashboard)
 app.command("migrate")(upkeep.migrate)
 app.add_typer(workspaces.app, name="workspace")
 # unknown options are taken as arguments, so that a negative amount is one

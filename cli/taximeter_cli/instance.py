@@ -14,6 +14,7 @@ import typer
 
 from taximeter_cli import console
 from taximeter_cli.addresses import running_instance
+from taximeter_cli.dashboard import URL, sign_in_link
 from taximeter_cli.embedded import state as states
 from taximeter_cli.options import DataDir, Json
 
@@ -22,6 +23,7 @@ _LABELS = {
     "TAXIMETER_BROKER_URL": "Broker",
     "TAXIMETER_REDIS_URL": "Flags (Redis)",
     "TAXIMETER_METRICS_URL": "Metrics",
+    "TAXIMETER_DASHBOARD_URL": "AI Tracking",
 }
 
 
@@ -60,7 +62,7 @@ def up(
 
         def ready(addresses: dict[str, str]) -> None:
             if json:
-                console.emit({"data_dir": str(folder), **addresses})
+                console.emit({"data_dir": str(folder), **addresses, **_sign_in(folder, addresses)})
             else:
                 _announce(folder, addresses)
 
@@ -71,9 +73,15 @@ def up(
 def _announce(folder: Path, addresses: dict[str, str]) -> None:
     console.say(f"\nTaximeter runs on {folder}\n")
     console.facts((label, addresses[name]) for name, label in _LABELS.items() if name in addresses)
+    for link in _sign_in(folder, addresses).values():
+        console.say(f"\nAI Tracking, signed in as the owner (works once, within a day):\n{link}")
     where = "" if folder == Path(states.DEFAULT_FOLDER).absolute() else f" --data-dir {shlex.quote(str(folder))}"
     console.say(f'\nIn another terminal:  eval "$(taximeter env{where})"')
     console.say("Ctrl-C stops everything; the data stays.\n")
+
+
+def _sign_in(folder: Path, addresses: dict[str, str]) -> dict[str, str]:
+    return {"sign_in": sign_in_link(folder, addresses)} if URL in addresses else {}
 
 
 def env(data_dir: DataDir = None, json: Json = False) -> None:

@@ -13,6 +13,7 @@ from taximeter_db import money
 from taximeter_db.errors import NotFoundError, SettingsError
 from taximeter_db.events import WorkspaceState
 from taximeter_db.ledger import read_states
+from taximeter_db.reading import access
 
 _ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}", re.ASCII)
 
@@ -23,6 +24,11 @@ SELECT w.workspace_id, w.balance::text, w.minimum_balance::text, w.low_balance_t
         WHERE q.workspace_id = w.workspace_id AND q.resolved_at IS NULL),
        w.created_at, w.updated_at
 FROM taximeter.workspaces AS w WHERE w.workspace_id = %s
+"""
+
+# Locks the row, so that the log says what the change really changed.
+_LIMITS = """
+SELECT minimum_balance::text, low_balance_threshold::text FROM taximeter.workspaces WHERE workspace_id = %s FOR UPDATE
 """
 
 # One statement creates or changes: the limits that are not given keep their value, or take the default.
@@ -112,8 +118,11 @@ def set_limits(
     low: int | None = None,
     default_minimum: int = -120_000_000_000,
     default_low: int = 0,
+    by: str = "command line",
 ) -> WorkspaceState:
     """Create a workspace or change its limits (picodollars); returns the state that its flag must now show.
+
+    What changes is logged under the name `by`.
 
     Raises:
         SettingsError: The minimum would lie above the low-balance threshold; nothing was changed.
@@ -129,10 +138,22 @@ def set_limits(
         name: None if pico is None else money.numeric_text(pico) for name, pico in texts.items()
     }
     try:
-        conn.execute(_SET, {"id": workspace_id, **values})
+        with conn.transaction():
+            before = conn.execute(_LIMITS, [workspace_id]).fetchone()
+            conn.execute(_SET, {"id": workspace_id, **values})
+            after = read_states(conn, [workspace_id])[0]
+            _log(conn, before, after, by)
     except errors.CheckViolation as error:
         raise SettingsError(
             f"The minimum balance of {workspace_id} would lie above its low-balance threshold. "
             "The minimum is where AI stops, the threshold where the warning begins: set both, the minimum the lower one."
         ) from error
-    return read_states(conn, [workspace_id])[0]
+    return after
+
+
+def _log(conn: Connection[Any], before: tuple[str, str] | None, after: WorkspaceState, by: str) -> None:
+    was = (None, None) if before is None else tuple(map(money.from_numeric_text, before))
+    for field, old, new in (("minimum", was[0], after.minimum), ("low", was[1], after.low)):
+        if old != new:
+            text = None if old is None else money.format_usd(old)
+            access.log_change(conn, after.workspace_id, by, field, text, money.format_usd(new))

@@ -31,7 +31,7 @@ def test_up_runs_everything_durably_and_stops_without_a_trace(new_instance: NewI
     instance = new_instance()
     instance.start()
     pids = instance.pids()
-    assert set(pids) == {"PostgreSQL", "Valkey", "worker"}
+    assert set(pids) == {"PostgreSQL", "Valkey", "worker", "dashboard"}
     with psycopg.connect(instance.addresses["TAXIMETER_DATABASE_URL"]) as connection:
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
@@ -45,14 +45,14 @@ def test_up_runs_everything_durably_and_stops_without_a_trace(new_instance: NewI
         assert (instance.data / name).stat().st_mode & 0o077 == 0, name
 
     assert instance("credit", "acme", "12.50", "--id", "p1").returncode == 0
-    ports = instance.addresses
+    ports = {name: value for name, value in instance.addresses.items() if name != "sign_in"}
     assert instance.signal(signal.SIGINT) == 0, instance.told
-    assert "Stopping: worker, Valkey, PostgreSQL." in instance.told
+    assert "Stopping: dashboard, worker, Valkey, PostgreSQL." in instance.told
     assert gone(pids, 0)
     assert "no instance of Taximeter runs" in instance("env").stderr
 
     instance.start()
-    assert instance.addresses == ports
+    assert {**instance.addresses, "sign_in": ""} == {**ports, "sign_in": ""}  # the link is a new one each time
     assert balance(instance, "acme") == "12.5"
     assert instance.signal(signal.SIGTERM) == 0
 
@@ -71,7 +71,9 @@ def test_passwords_keep_strangers_out(running: Instance):
 def test_env_gives_shell_exports_and_json(running: Instance):
     addresses = running.json("env")
     assert {name: running.addresses[name] for name in addresses} == addresses
-    assert set(addresses) == {f"TAXIMETER_{part}_URL" for part in ("DATABASE", "BROKER", "REDIS", "METRICS")}
+    assert set(addresses) == {
+        f"TAXIMETER_{part}_URL" for part in ("DATABASE", "BROKER", "REDIS", "METRICS", "DASHBOARD")
+    }
     command = " ".join(COMMAND)
     shell = subprocess.run(
         ["sh", "-c", f'eval "$({command} env)"; printf %s "$TAXIMETER_REDIS_URL"'],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCE_FOLDERS = ("producers", "db", "worker", "cli")
+SOURCE_FOLDERS = ("producers", "db", "worker", "dashboard", "cli")
 FILE_LINES_MAX = 350
 FUNCTION_LINES_MAX = 70
 

@@ -97,7 +97,8 @@ def test_prefetch_follows_the_size_of_the_messages(new_source, feed):
     while seen < 100:
         seen += len(batch := take(source, 1))
         source.ack(len(batch))
-    assert source._prefetch < 50
+    # The aim is half of what may be held, and it is left alone within a factor of two.
+    assert source._prefetch * 50_000 <= 4_000_000
 
 
 def test_more_bytes_than_may_be_held_are_given_back(new_source, feed):

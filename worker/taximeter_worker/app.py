@@ -13,7 +13,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from taximeter_worker import logs, tasks
+from taximeter_worker import logs, rollups, tasks
 from taximeter_worker.errors import SettingError
 from taximeter_worker.settings import Settings
 from taximeter_worker.step import UsageStep
@@ -50,12 +50,13 @@ def make_app(settings: Settings | None = None) -> Celery:
         worker_send_task_events=False,
         worker_hijack_root_logger=True,
         beat_scheduler="celery.beat:Scheduler",  # in memory: all tasks may run at any time
-        beat_schedule=tasks.BEAT_SCHEDULE,
+        beat_schedule={**tasks.BEAT_SCHEDULE, **rollups.BEAT_SCHEDULE},
         timezone="UTC",
     )
     app.taximeter_settings = settings
     app.taximeter_prices_changed = lambda: _prices_changed(app)
     tasks.register(app, settings)
+    rollups.register(app, settings)
     app.steps["worker"].add(UsageStep)
     return app
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from taximeter_cli import dashboard
 from taximeter_cli.embedded import state as states
 from taximeter_cli.embedded.parts import Part, Program
 from taximeter_cli.embedded.postgres import Postgres
@@ -35,16 +36,19 @@ class Stack:
         self._demo = demo
         self.postgres = Postgres(folder / "postgres")
         self.valkey = Valkey(folder / "valkey")
-        known = urlsplit(states.read(folder).addresses.get(METRICS, "")).port
-        self._metrics_port = free_port(known)
+        known = states.read(folder).addresses
+        self._metrics_port = free_port(urlsplit(known.get(METRICS, "")).port)
+        self._dashboard_port = free_port(urlsplit(known.get(dashboard.URL, "")).port) if dashboard.installed() else 0
 
     def addresses(self) -> dict[str, str]:
         """The addresses for people and tools on this machine, by the variables that name them."""
+        page = {dashboard.URL: f"http://{LOOPBACK}:{self._dashboard_port}"} if self._dashboard_port else {}
         return {
             "TAXIMETER_DATABASE_URL": self.postgres.url(),
             "TAXIMETER_BROKER_URL": self.valkey.url(BROKER_DATABASE),
             "TAXIMETER_REDIS_URL": self.valkey.url(FLAG_DATABASE),
             METRICS: f"http://{LOOPBACK}:{self._metrics_port}/metrics",
+            **page,
         }
 
     def parts(self) -> list[Part]:
@@ -54,6 +58,8 @@ class Stack:
             Part("Valkey", self.valkey, orphan_signal=signal.SIGTERM),
             Part("worker", self._worker()),
         ]
+        if self._dashboard_port:
+            parts.append(Part("dashboard", self._dashboard()))
         if self._demo:
             parts.append(Part("demo", self._demo_traffic()))
         return parts
@@ -99,6 +105,20 @@ class Stack:
             ready=self._metrics_answer,
         )
 
+    def _dashboard(self) -> Program:
+        return Program(
+            "dashboard",
+            [sys.executable, "-m", "taximeter_cli.dashboard"],
+            environment=lambda: {
+                **self._environment(),
+                dashboard.SECRET: dashboard.embedded_secret(self._folder),
+                "TAXIMETER_DASHBOARD_HOST": LOOPBACK,
+                "TAXIMETER_DASHBOARD_PORT": str(self._dashboard_port),
+            },
+            log=self._folder / "dashboard.log",
+            ready=lambda: _answers(f"{self.addresses()[dashboard.URL]}/openapi.json"),
+        )
+
     def _demo_traffic(self) -> Program:
         return Program(
             "demo",
@@ -108,11 +128,15 @@ class Stack:
         )
 
     def _metrics_answer(self) -> bool:
-        try:
-            with urllib.request.urlopen(self.addresses()[METRICS], timeout=2) as answer:  # noqa: S310 - our own http
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return _answers(self.addresses()[METRICS])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own http
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def _revision(conn: Connection[Any]) -> str | None:

@@ -1,0 +1,119 @@
+"""The application: JSON API and page, to run alone or to mount in a host's ASGI application."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
+
+from taximeter_dashboard import (
+    analysis,
+    api,
+    api_documents,
+    export,
+    live,
+    owner_settings,
+    pages,
+    problems,
+    render,
+    sign_in,
+)
+from taximeter_dashboard.errors import NotFound, Problem
+from taximeter_dashboard.house import Explain, House
+from taximeter_dashboard.settings import Settings
+from taximeter_dashboard.shield import Shield
+
+
+def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
+    """Make the application.
+
+    Args:
+        settings: See docs/dashboard.md.
+        explain: Makes the receipt of a usage; without it, details show quantities and cost alone.
+
+    Returns:
+        An ASGI application. A host that mounts it under a prefix closes ``app.state.house`` itself.
+    """
+    house = House(settings, explain)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        house.close()
+
+    app = FastAPI(
+        title="Taximeter",
+        version="1",
+        description="Balances, usages and payments of a workspace. Amounts are exact decimal strings in USD.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.house = house
+    app.state.watch = live.Watch(house)
+    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
+    app.add_middleware(Shield)
+    for router in (
+        api.router,
+        sign_in.router,
+        analysis.router,
+        export.router,
+        owner_settings.router,
+        live.router,
+        pages.router,
+        render.router,
+    ):
+        app.include_router(router)
+    _handle_errors(app)
+    _document_problems(app)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    def tell(request: Request, problem: Problem) -> Response:
+        inside = request.url.path.removeprefix(render.base(request))
+        if inside.startswith(("/api/", "/openapi.json")):
+            return problems.answer(problem, request.url.path)
+        template = "_failed.html" if render.wants_panel(request) or render.wants_part(request) else "message.html"
+        retry = problem.status >= 500
+        return render.render(
+            request, template, status=problem.status, title=problem.title, detail=problem.detail, retry=retry
+        )
+
+    @app.exception_handler(Problem)
+    def on_problem(request: Request, error: Problem) -> Response:
+        return tell(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        return tell(request, problems.invalid(error))
+
+    @app.exception_handler(HTTPException)
+    def on_http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return tell(request, NotFound())
+        return tell(request, Problem(str(error.detail), status=error.status_code, title=str(error.detail)))
+
+    @app.exception_handler(Exception)
+    def on_failure(request: Request, error: Exception) -> Response:
+        return tell(request, problems.unexpected(error))
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Put the shape of problems, and how to sign in, into the OpenAPI document."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = plain()
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {})["ProblemDocument"] = api_documents.ProblemDocument.model_json_schema()
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+        document["security"] = [{"token": []}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

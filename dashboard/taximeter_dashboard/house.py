@@ -1,0 +1,116 @@
+"""What every request needs: settings, database connections, keys, and the rule of who may see what."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+import psycopg
+from fastapi import Depends, Request
+from psycopg import Connection
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from taximeter_dashboard.errors import Forbidden, NotFound, SignInNeeded, Unavailable
+from taximeter_dashboard.settings import Settings
+from taximeter_dashboard.viewers import OPERATOR, OWNER, STAFF, Keys, Viewer
+from taximeter_db.reading import UsageRow, access, summary
+
+SESSION_COOKIE = "taximeter_session"
+CONNECTIONS_MAX = 8
+CONNECTION_WAIT_SECONDS = 3.0
+_WORKSPACE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}", re.ASCII)
+
+Explain = Callable[[Connection[Any], UsageRow], Mapping[str, Any] | None]
+"""Makes the receipt of a usage: see docs/decisions/0071. Given by whoever has the price book, or by nobody."""
+
+
+class House:
+    """The parts that one dashboard has."""
+
+    def __init__(self, settings: Settings, explain: Explain | None = None) -> None:
+        self.settings = settings
+        self.explain = explain
+        self.keys = Keys(settings)
+        self._pool = ConnectionPool(
+            settings.database_url.replace("postgresql+psycopg://", "postgresql://", 1),
+            min_size=1,
+            max_size=CONNECTIONS_MAX,
+            timeout=CONNECTION_WAIT_SECONDS,
+            open=False,
+            check=ConnectionPool.check_connection,
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": None,  # PgBouncer before 1.21 loses prepared statements
+                "connect_timeout": 3,
+                "application_name": "taximeter dashboard",
+                "options": "-c statement_timeout=15s -c timezone=UTC",
+            },
+        )
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[Connection[Any]]:
+        """A connection. Raises Unavailable when there is none to be had, or it breaks."""
+        try:
+            self._pool.open()  # does nothing when it is open; a host that mounts us runs no start-up of ours
+            with self._pool.connection() as conn:
+                yield conn
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise Unavailable from error
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._pool.close()
+
+    def summary(self, conn: Connection[Any], workspace_id: str) -> summary.Summary:
+        """The workspace's summary, with this installation's limits where it was never seen."""
+        found = summary.read(conn, workspace_id)
+        if found.known:
+            return found
+        minimum, low = self.settings.default_limits
+        return summary.Summary(workspace_id, minimum=minimum, low=low)
+
+
+def house_of(request: Request) -> House:
+    """The house that serves a request."""
+    house: House = request.app.state.house
+    return house
+
+
+def viewer_of(request: Request) -> Viewer:
+    """Who asks: by ``Authorization: Bearer``, else by the session cookie. Raises SignInNeeded."""
+    keys = house_of(request).keys
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if token and scheme.lower() == "bearer":
+        return keys.read_host_token(token.strip())
+    cookie = request.cookies.get(SESSION_COOKIE)
+    if not cookie:
+        raise SignInNeeded("Sign in to see this.")
+    return keys.read_session(cookie)
+
+
+def admit(request: Request, conn: Connection[Any], workspace_id: str, *, write: bool = False) -> Viewer:
+    """Let a viewer into a workspace, or raise.
+
+    Raises:
+        SignInNeeded: Nobody is signed in.
+        NotFound: The workspace is not theirs, or its id is none.
+        Forbidden: It is, and they still may not: staff without the right to look, or anyone but the owner who writes.
+    """
+    viewer = viewer_of(request)
+    role = viewer.role(workspace_id)
+    if role is None or not _WORKSPACE_ID.fullmatch(workspace_id):
+        raise NotFound
+    if viewer.workspace_ids is None and not summary.read(conn, workspace_id).known:
+        raise NotFound
+    if write and role != OWNER:
+        raise Forbidden("Only the owner can change this.")
+    if role == STAFF and not access.may_read(conn, workspace_id, viewer.subject):
+        raise Forbidden
+    if role == OPERATOR:
+        access.log_look(conn, workspace_id, viewer.subject, request.url.path[:1000])
+    return viewer
+
+
+CurrentHouse = Annotated[House, Depends(house_of)]

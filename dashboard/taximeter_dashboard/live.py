@@ -1,0 +1,126 @@
+"""Changes as they are booked, to every page that is open: server-sent events.
+
+One look at the database per half second and process, for all that watch; each stream then sends its workspace's state in
+full. A stream ends after some minutes, so that whoever lost the right to look is asked again when the page reconnects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from taximeter_dashboard import pages
+from taximeter_dashboard.errors import Problem
+from taximeter_dashboard.house import CurrentHouse, House, admit
+from taximeter_dashboard.viewers import Viewer
+from taximeter_db.reading import summary
+
+LOOK_SECONDS: Final = 0.5
+SEND_SECONDS: Final = 1.0
+BEAT_SECONDS: Final = 15.0
+STREAM_SECONDS: Final = 600.0
+
+router = APIRouter(include_in_schema=False)
+
+Version = tuple[int, int, int]
+
+
+class Watch:
+    """Looks at the workspaces that somebody watches, and wakes their streams. Belongs to one event loop."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._streams: dict[str, set[asyncio.Event]] = {}
+        self._seen: dict[str, Version] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def on(self, workspace_id: str) -> Any:
+        """An event that is set whenever the workspace changed."""
+        woken = asyncio.Event()
+        self._streams.setdefault(workspace_id, set()).add(woken)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._look())
+        try:
+            yield woken
+        finally:
+            streams = self._streams[workspace_id]
+            streams.discard(woken)
+            if not streams:
+                del self._streams[workspace_id]
+                self._seen.pop(workspace_id, None)
+
+    async def _look(self) -> None:
+        while self._streams:
+            with contextlib.suppress(Problem):  # no database: the streams find out themselves when they next read
+                now = await run_in_threadpool(self._read, list(self._streams))
+                for workspace_id, version in now.items():
+                    if self._seen.get(workspace_id) not in {None, version}:
+                        for woken in self._streams.get(workspace_id, ()):
+                            woken.set()
+                    self._seen[workspace_id] = version
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _read(self, workspace_ids: list[str]) -> dict[str, Version]:
+        with self._house.database() as conn:
+            found = summary.versions(conn, workspace_ids)
+        return {name: found.get(name, (0, 0, 0)) for name in workspace_ids}
+
+
+@router.get("/workspaces/{workspace_id}/events")
+async def stream(request: Request, house: CurrentHouse, workspace_id: str) -> Response:
+    """The workspace's state now, and again whenever it changes."""
+    viewer = await run_in_threadpool(_admit, request, house, workspace_id)
+    watch: Watch = request.app.state.watch
+    headers = {"x-accel-buffering": "no"}
+    events = _events(request, house, viewer, workspace_id, watch)
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+def _admit(request: Request, house: House, workspace_id: str) -> Viewer:
+    with house.database() as conn:
+        return admit(request, conn, workspace_id)
+
+
+async def _events(
+    request: Request, house: House, viewer: Viewer, workspace_id: str, watch: Watch
+) -> AsyncIterator[bytes]:
+    ends = time.monotonic() + STREAM_SECONDS
+    with watch.on(workspace_id) as woken:
+        yield b"retry: 2000\n\n"
+        while time.monotonic() < ends and not await request.is_disconnected():
+            woken.clear()
+            try:
+                state = await run_in_threadpool(_state, request, house, viewer, workspace_id)
+            except Problem:
+                return  # the page says that updates are interrupted, and asks again
+            yield b"event: state\ndata: " + msgspec.json.encode(state) + b"\n\n"
+            await asyncio.sleep(SEND_SECONDS)
+            while not woken.is_set() and time.monotonic() < ends:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(woken.wait(), BEAT_SECONDS)
+                if not woken.is_set():
+                    yield b": beat\n\n"
+
+
+def _state(request: Request, house: House, viewer: Viewer, workspace_id: str) -> dict[str, Any]:
+    with house.database() as conn:
+        found = house.summary(conn, workspace_id)
+        card = pages.show(request, house, conn, viewer, workspace_id, "usages", template="_summary.html", found=found)
+        title = pages.show(request, house, conn, viewer, workspace_id, "usages", template="_title.html", found=found)
+    return {
+        "status": found.status,
+        "version": found.version,
+        "usages": found.usage_count,
+        "payments": found.payment_count,
+        "title": bytes(title.body).decode().strip(),
+        "card": bytes(card.body).decode(),
+    }

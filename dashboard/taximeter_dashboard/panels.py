@@ -1,0 +1,150 @@
+"""What the panels of the page show, read from the ledger."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zoneinfo
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from psycopg import Connection
+
+from taximeter_dashboard import amounts, contents, sentences, times
+from taximeter_db.reading import PaymentRow, UsageRow, payments, summary, usages
+
+PAGE_ROWS: Final = 20
+KINDS: Final = {"top_up": "Top-up", "promo": "Promo", "refund": "Refund", "adjustment": "Adjustment"}
+
+
+class Zone(msgspec.Struct, frozen=True):
+    """A segment of the zone strip."""
+
+    status: str
+    words: str
+    range: str
+    current: bool
+
+
+class Card(msgspec.Struct, frozen=True):
+    """The summary card."""
+
+    summary: summary.Summary
+    balance: str
+    balance_exactly: str | None
+    word: str
+    sentence: str
+    zones: list[Zone]
+    credit_url: str | None
+    as_of: str
+
+    @property
+    def left(self) -> int:
+        """Picodollars until AI stops; negative once it has."""
+        return self.summary.balance - self.summary.minimum
+
+
+class Paging(msgspec.Struct, frozen=True):
+    """Where a page stands among its fellows."""
+
+    page: int
+    pages: int
+    sort: str
+    upto: int
+
+    def query(self, page: int) -> str:
+        """The query of another page of the same list."""
+        parts = [] if self.sort == "newest" else ["sort=oldest"]
+        if page > 1:
+            parts += [f"page={page}", f"upto={self.upto}"]
+        return "?" + "&".join(parts) if parts else ""
+
+    @property
+    def words(self) -> str:
+        """``page 3 of 500,000``."""
+        return f"page {self.page:,} of {self.pages:,}"
+
+
+class UsageLine(msgspec.Struct, frozen=True):
+    """A usage in the list."""
+
+    row: UsageRow
+    input: str
+    output: str
+
+
+def card(
+    conn: Connection[Any],
+    found: summary.Summary,
+    credit_url: str,
+    now: dt.datetime,
+    where: zoneinfo.ZoneInfo,
+) -> Card:
+    """The summary card of a workspace."""
+    measured = sentences.measure_pace(conn, found, now) if found.enabled and found.usage_count else None
+    cause = None if found.enabled or not found.usage_count else summary.switched_off_by(conn, found)
+    balance = amounts.rounded(found.balance, (found.minimum, found.low))
+    return Card(
+        summary=found,
+        balance=balance,
+        balance_exactly=amounts.exactly(found.balance, balance),
+        word=sentences.WORDS[found.status],
+        sentence=sentences.sentence(found, measured, cause, now, where),
+        zones=_zones(found),
+        credit_url=credit_url.replace("{workspace}", found.workspace_id) or None,
+        as_of=times.clock(now, where, now),
+    )
+
+
+def _zones(found: summary.Summary) -> list[Zone]:
+    minimum, low = amounts.exact(found.minimum), amounts.exact(found.low)
+    zones = [("insufficient", "AI off", f"below {minimum}")]
+    if found.minimum < found.low:
+        zones.append(("low", "Low, AI on", f"{minimum} to {low}"))
+    zones.append(("sufficient", "Sufficient", f"{low} and up"))
+    return [Zone(status, words, span, status == found.status) for status, words, span in zones]
+
+
+def paging(count: int, sort: str, page: int, upto: int | None) -> Paging:
+    """The page that was asked for, or the last one there is."""
+    # Later pages carry the number they were counted from, so that arrivals never shift them.
+    upto = count if upto is None or page == 1 else max(1, min(upto, count))
+    pages = max(1, -(-upto // PAGE_ROWS))
+    return Paging(min(page, pages), pages, sort, upto)
+
+
+def span(place: Paging) -> tuple[int, int]:
+    """First and last number of a page."""
+    if place.sort == "oldest":
+        first = (place.page - 1) * PAGE_ROWS + 1
+        return first, min(first + PAGE_ROWS - 1, place.upto)
+    last = place.upto - (place.page - 1) * PAGE_ROWS
+    return max(1, last - PAGE_ROWS + 1), last
+
+
+def usage_lines(conn: Connection[Any], workspace_id: str, place: Paging) -> list[UsageLine]:
+    """The usages of a page, in its order."""
+    rows = usages.between(conn, workspace_id, *span(place))
+    return with_excerpts(conn, workspace_id, rows if place.sort == "oldest" else rows[::-1])
+
+
+def with_excerpts(conn: Connection[Any], workspace_id: str, rows: list[UsageRow]) -> list[UsageLine]:
+    """Usages with the beginnings of their inputs and outputs."""
+    found = usages.payloads(conn, workspace_id, rows, contents.EXCERPT_BYTES)
+    lines = []
+    for row in rows:
+        payload = found.get(row.seq)
+        shown = contents.excerpts(payload.data, whole=payload.whole) if payload else ("", "")
+        lines.append(UsageLine(row, *shown))
+    return lines
+
+
+def payment_lines(conn: Connection[Any], workspace_id: str, place: Paging) -> list[PaymentRow]:
+    """The payments of a page, in its order."""
+    rows = payments.between(conn, workspace_id, *span(place))
+    return rows if place.sort == "oldest" else rows[::-1]
+
+
+def decimals_max(values: Sequence[int]) -> int:
+    """How many decimals a column needs."""
+    return max(map(amounts.decimals, values), default=2)

@@ -1,0 +1,51 @@
+"""Errors as RFC 9457 problem details."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+import msgspec
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import Response
+
+from taximeter_dashboard.errors import Problem
+
+log = logging.getLogger("taximeter_dashboard")
+
+
+def answer(problem: Problem, instance: str) -> Response:
+    """A problem as ``application/problem+json``."""
+    body = {
+        "type": "about:blank",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": instance,
+    }
+    headers = {}
+    if problem.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if problem.status == 503:
+        headers["retry-after"] = "2"
+    return Response(msgspec.json.encode(body), problem.status, headers, "application/problem+json")
+
+
+def invalid(error: RequestValidationError) -> Problem:
+    """A parameter that cannot be read, named, as 422."""
+    parts = []
+    for one in error.errors():
+        where = ".".join(str(part) for part in one["loc"][1:]) or "body"
+        parts.append(f"{where}: {one['msg']}")
+    return Problem("; ".join(parts)[:1000] + ".", status=422, title="Not valid")
+
+
+def unexpected(error: Exception) -> Problem:
+    """An error of ours: a number for the person, the trace for the log."""
+    number = secrets.token_hex(4)
+    log.error("request %s failed", number, exc_info=error)
+    return Problem(
+        f"This could not be done, and it is our fault. Give this number if you ask about it: {number}.",
+        status=500,
+        title="Failed",
+    )

@@ -1,0 +1,98 @@
+"""What the summary says: what state AI is in, until when, and what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zoneinfo
+from typing import Any, Final
+
+import msgspec
+from psycopg import Connection
+
+from taximeter_dashboard import amounts, times
+from taximeter_db.money import PICO_PER_USD
+from taximeter_db.reading import pace
+from taximeter_db.reading.summary import Summary, SwitchedOff
+
+PACE_DAYS: Final = 7
+TOP_UP: Final = 25 * PICO_PER_USD
+_USAGES_MIN: Final = 10
+_HISTORY_SECONDS_MIN: Final = 3600
+_FAR_SECONDS: Final = 2 * 365 * 86400
+WORDS: Final = {"sufficient": "Sufficient", "low": "Low", "insufficient": "Insufficient"}
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Picodollars spent within a number of seconds."""
+
+    cost: int
+    seconds: float
+    words: str
+
+    def lasts(self, amount: int) -> float:
+        """Seconds that an amount lasts."""
+        return amount * self.seconds / self.cost
+
+
+def measure_pace(conn: Connection[Any], summary: Summary, now: dt.datetime) -> Pace | None:
+    """The pace of the last days, of today where AI is about to stop; None where there is too little to go by."""
+    days = PACE_DAYS if summary.status == "sufficient" else 1
+    spent = pace.spent_since(conn, summary, now - dt.timedelta(days=days))
+    if spent is None or spent.usages < _USAGES_MIN or spent.cost <= 0:
+        return None
+    seconds = (now - spent.since).total_seconds()
+    if seconds < _HISTORY_SECONDS_MIN:
+        return None
+    # A workspace that began yesterday has the pace of a day, not of a week.
+    return Pace(spent.cost, seconds, "the last 7 days" if days == PACE_DAYS else "today")
+
+
+def sentence(
+    summary: Summary, measured: Pace | None, cause: SwitchedOff | None, now: dt.datetime, where: zoneinfo.ZoneInfo
+) -> str:
+    """The one sentence (or two) under the balance."""
+    left = summary.balance - summary.minimum
+    if not summary.enabled:
+        return _off(summary, cause, now, where)
+    if not left:
+        return "AI is on. Nothing is left: the next cost switches it off."
+    if summary.status == "low":
+        text = f"AI is on, with a warning. {amounts.exact(left)} left until it stops"
+        return f"{text}, about {times.duration(measured.lasts(left))} at today's pace." if measured else f"{text}."
+    if not summary.usage_count:
+        return "AI is on. Usages appear here about a second after the first call."
+    if measured is None:
+        return "AI is on. Not enough history for a forecast."
+    return f"AI is on. {_forecast(measured, left, now, where)}"
+
+
+def _forecast(measured: Pace, left: int, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
+    seconds, longer = measured.lasts(left), measured.lasts(left + TOP_UP)
+    if seconds > _FAR_SECONDS:
+        return f"At the pace of {measured.words} this lasts for more than two years."
+    text = f"At the pace of {measured.words} this lasts until about {_until(seconds, now, where)}"
+    text += f" ({times.duration(seconds)})."
+    if longer <= _FAR_SECONDS:
+        text += f" Adding $25 would last until about {_until(longer, now, where)}."
+    return text
+
+
+def _until(seconds: float, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
+    then = now + dt.timedelta(seconds=seconds)
+    local = then.astimezone(where)
+    if seconds < 86400:
+        return f"{local:%H:%M}"
+    year = f" {local.year}" if local.year != now.astimezone(where).year else ""
+    return f"{times.day(then, where)}{year}"
+
+
+def _off(summary: Summary, cause: SwitchedOff | None, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
+    if cause is None:
+        text = "AI is off."
+    else:
+        number = cause.event_id if len(cause.event_id) <= 12 else f"{cause.event_id[:4]}…{cause.event_id[-4:]}"
+        text = f"AI is off since {times.clock(cause.recorded_at, where, now)}. "
+        text += f"Usage {number} ({cause.tool[:40]}, {amounts.exact(cause.cost)}) switched it off."
+    on, calm = (amounts.cents_up(limit - summary.balance) for limit in (summary.minimum, summary.low))
+    text += f" {amounts.exact(on)} or more switches it on"
+    return f"{text}; {amounts.exact(calm)} ends the warning." if calm > on else f"{text}."

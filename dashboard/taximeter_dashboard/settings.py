@@ -1,0 +1,135 @@
+"""The dashboard's settings, read once from environment variables.
+
+Each field ``x`` is the variable ``TAXIMETER_X``; docs/dashboard.md describes them, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from taximeter_dashboard.errors import SettingError
+from taximeter_db import money
+from taximeter_db.errors import AmountError
+
+PREFIX = "TAXIMETER_"
+SECRET_CHARACTERS_MIN = 32
+SHARED_KEY_ALGORITHMS = ("HS256", "HS384", "HS512")
+ALGORITHMS = (
+    *SHARED_KEY_ALGORITHMS,
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "Ed25519",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the dashboard needs to know."""
+
+    database_url: str = field(repr=False)
+    dashboard_secret: str = field(repr=False)
+    """Signs sessions, sign-in links and cursors; at least 32 characters, the same for all processes."""
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: int = 8080
+    dashboard_name: str = "Taximeter"
+    dashboard_credit_url: str = ""
+    """Where the host sells credit; ``{workspace}`` stands for the workspace's id."""
+    dashboard_minimum_from: str = ""
+    """How low an owner may set the minimum balance; empty: owners may not change it."""
+    token_secret: str = field(default="", repr=False)
+    token_keys: str = ""
+    """A file with a JWKS or a PEM public key."""
+    token_algorithms: tuple[str, ...] = ()
+    token_issuer: str = ""
+    token_audience: str = ""
+    token_workspaces_claim: str = "workspaces"  # noqa: S105 - the name of a claim
+    token_role_claim: str = "role"  # noqa: S105 - the name of a claim
+    token_name_claim: str = "name"  # noqa: S105 - the name of a claim
+    minimum_balance: str = "-0.12"
+    low_balance: str = "0"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from environment variables.
+
+        Raises:
+            SettingError: A variable is missing or makes no sense; the sentence names it and quotes no secret.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for one in fields(cls):
+            text = environ.get(PREFIX + one.name.upper(), "")
+            if text:
+                values[one.name] = _read(one.name, text)
+        for name in ("database_url", "dashboard_secret"):
+            if name not in values:
+                raise SettingError(f"{PREFIX}{name.upper()} is not set. See docs/dashboard.md.")
+        settings = cls(**values)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Refuse combinations that would not be safe.
+
+        Raises:
+            SettingError: The sentence says which and why.
+        """
+        if len(self.dashboard_secret) < SECRET_CHARACTERS_MIN:
+            raise SettingError(
+                f"{PREFIX}DASHBOARD_SECRET must have at least {SECRET_CHARACTERS_MIN} random characters."
+                " `python -c 'import secrets; print(secrets.token_urlsafe(48))'` makes some."
+            )
+        if self.accepts_tokens and not (self.token_issuer and self.token_audience and self.token_algorithms):
+            raise SettingError(
+                f"To accept a host's tokens, set {PREFIX}TOKEN_ISSUER, {PREFIX}TOKEN_AUDIENCE and"
+                f" {PREFIX}TOKEN_ALGORITHMS: a token that is not meant for this page must not open it."
+            )
+        for algorithm in self.token_algorithms:
+            if algorithm not in ALGORITHMS:
+                raise SettingError(f"{PREFIX}TOKEN_ALGORITHMS: {algorithm[:20]!r} is none of {', '.join(ALGORITHMS)}.")
+            if algorithm in SHARED_KEY_ALGORITHMS and not self.token_secret:
+                raise SettingError(f"{PREFIX}TOKEN_ALGORITHMS names {algorithm}, which needs {PREFIX}TOKEN_SECRET.")
+        if self.token_secret and len(self.token_secret) < SECRET_CHARACTERS_MIN:
+            raise SettingError(f"{PREFIX}TOKEN_SECRET must have at least {SECRET_CHARACTERS_MIN} random characters.")
+
+    @property
+    def accepts_tokens(self) -> bool:
+        """Whether a host platform's tokens can sign somebody in."""
+        return bool(self.token_secret or self.token_keys)
+
+    @property
+    def default_limits(self) -> tuple[int, int]:
+        """Minimum balance and low-balance threshold of a workspace that was never seen, in picodollars."""
+        return money.parse_usd(self.minimum_balance), money.parse_usd(self.low_balance)
+
+    @property
+    def minimum_from(self) -> int | None:
+        """How low an owner may set the minimum, in picodollars; None: not at all."""
+        return money.parse_usd(self.dashboard_minimum_from) if self.dashboard_minimum_from else None
+
+
+def _read(name: str, text: str) -> Any:
+    variable = PREFIX + name.upper()
+    if name == "dashboard_port":
+        if not (text.isascii() and text.isdigit()) or int(text[:9]) > 65535:
+            raise SettingError(f"{variable}: {text[:20]!r} is no port number.")
+        return int(text)
+    if name == "token_algorithms":
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if name in {"minimum_balance", "low_balance", "dashboard_minimum_from"}:
+        try:
+            money.parse_usd(text)
+        except AmountError as error:
+            raise SettingError(f"{variable}: {error}") from None
+    return text

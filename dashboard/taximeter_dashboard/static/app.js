@@ -1,0 +1,210 @@
+// What HTML cannot do by itself: the details dialog, copying, focus after a swap, the viewer's time zone.
+"use strict";
+(() => {
+  const root = document.body.dataset.root;
+  const find = (selector) => document.querySelector(selector);
+  document.documentElement.classList.add("js");
+
+  function tell(text) {
+    const told = find("#told");
+    told.textContent = "";
+    requestAnimationFrame(() => { told.textContent = text; });
+  }
+
+  // --- Time zone: a cookie, so that the server writes the times ---------------------------------------------------
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+  const chosen = document.cookie.split("; ").some((part) => part.startsWith("taximeter_zone="));
+  if (!chosen && zone !== "UTC" && find("#main")) {
+    document.cookie = `taximeter_zone=${encodeURIComponent(zone)}; path=${root || "/"}; max-age=31536000; samesite=lax`;
+    location.reload();
+  }
+  const offer = find("#zone-offer");
+  if (offer && zone !== "UTC" && zone !== document.body.dataset.zone) {
+    const link = offer.querySelector("a");
+    link.href += `&to=${encodeURIComponent(zone)}`;
+    link.textContent = `use ${zone}`;
+    offer.hidden = false;
+  }
+
+  // --- Details: the link's own page, inside a dialog -----------------------------------------------------------------
+  const dialog = find("#details");
+  let opener = null;
+  let goBack = false;
+
+  async function open(link) {
+    const inside = dialog.querySelector(".inside");
+    find("#bar").classList.add("busy");
+    try {
+      const answer = await fetch(link.href, { headers: { "x-taximeter-part": "details", "hx-request": "true" } });
+      if (!(answer.headers.get("content-type") || "").startsWith("text/html")) throw new Error("no page");
+      inside.innerHTML = await answer.text();
+    } catch {
+      location.href = link.href;
+      return;
+    } finally {
+      find("#bar").classList.remove("busy");
+    }
+    const close = document.createElement("button");
+    close.type = "button";
+    close.className = "close quiet";
+    close.textContent = "Close";
+    inside.prepend(close);
+    const title = inside.querySelector("h2");
+    if (title) title.id = "details-title";
+    opener = link.id;
+    goBack = true;
+    history.pushState({ details: true }, "", link.href);
+    dialog.showModal();
+    dialog.scrollTop = 0;
+    if (title) title.focus();
+  }
+
+  if (dialog) {
+    dialog.addEventListener("close", () => {
+      if (goBack) { goBack = false; history.back(); }
+      const row = opener && document.getElementById(opener);
+      if (row) row.focus();
+      dialog.querySelector(".inside").replaceChildren();
+    });
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog || event.target.closest(".close")) dialog.close();
+    });
+  }
+
+  // htmx sets its own handler once the page is ready; ours stands before it, and knows of the dialog.
+  window.addEventListener("load", () => {
+    const theirs = window.onpopstate;
+    window.onpopstate = (event) => {
+      if (dialog && dialog.open) {
+        goBack = false;
+        dialog.close();
+      } else if (event.state && event.state.details) {
+        location.reload();
+      } else if (justClosed) {
+        justClosed = false;
+      } else if (theirs) {
+        theirs.call(window, event);
+      }
+    };
+  });
+  let justClosed = false;
+  if (dialog) dialog.addEventListener("close", () => { justClosed = true; setTimeout(() => { justClosed = false; }, 200); });
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-details]");
+    if (link && dialog && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
+      event.preventDefault();
+      open(link);
+      return;
+    }
+    const copier = event.target.closest("button[data-copy]");
+    if (copier) copy(copier);
+  });
+
+  async function copy(button) {
+    const text = document.getElementById(button.dataset.copy).textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+      tell("Copied");
+    } catch {
+      button.textContent = "Select and copy by hand";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  }
+
+  // --- Live: the summary changes in place, rows never do -----------------------------------------------------------------
+  const button = find("#live");
+  let source = null;
+  let again = 0;
+  let shownAt = new Date();
+  let toldAt = 0;
+  let before = null;
+
+  function show(state, word) {
+    button.dataset.state = state;
+    button.querySelector(".word").textContent = word;
+    find("#lost").textContent = state === "lost"
+      ? `Updates interrupted, retrying. As of ${shownAt.toLocaleTimeString("en-GB")}.` : "";
+  }
+
+  function listen() {
+    clearTimeout(again);
+    source = new EventSource(button.dataset.events);
+    source.addEventListener("state", (event) => receive(JSON.parse(event.data)));
+    source.onerror = () => {
+      source.close();
+      show("lost", "Retrying");
+      again = setTimeout(listen, 2000);
+    };
+  }
+
+  function receive(state) {
+    shownAt = new Date();
+    show("live", "Live");
+    const card = find("#summary");
+    if (card && card.dataset.version !== String(state.version)) {
+      const focused = card.contains(document.activeElement) ? document.activeElement.id : "";
+      card.outerHTML = state.card;
+      if (focused) document.getElementById(focused)?.focus();
+    }
+    const flipped = before && before.status !== state.status;
+    document.title = state.title + (document.title.match(/ · page [\d,]+ of [\d,]+$/) || [""])[0];
+    news(state);
+    if (flipped) tell(find("#sentence").textContent);
+    else if (before && before.version !== state.version && Date.now() - toldAt > 10000) {
+      toldAt = Date.now();
+      tell(`Balance ${find("#balance").textContent}`);
+    }
+    before = state;
+  }
+
+  function news(state) {
+    const panel = find("#panel");
+    const link = find("#news");
+    if (!link || !state) return;
+    const what = panel.dataset.panel;
+    const count = state[what] - Number(panel.dataset[what]);
+    link.hidden = !(count > 0);
+    link.textContent = `${count.toLocaleString("en-US")} new ${count === 1 ? what.slice(0, -1) : what}, show`;
+  }
+
+  if (button) {
+    button.addEventListener("click", () => {
+      if (button.dataset.state === "paused") {
+        show("live", "Live");
+        listen();
+      } else {
+        clearTimeout(again);
+        source.close();
+        show("paused", "Paused");
+      }
+    });
+    if (document.readyState === "complete") listen();
+    else window.addEventListener("load", listen);
+  }
+
+  // --- Swaps ---------------------------------------------------------------------------------------------------------------
+  document.addEventListener("htmx:beforeRequest", () => {
+    find("#bar").classList.add("busy");
+    find("#panel")?.setAttribute("aria-busy", "true");
+  });
+  document.addEventListener("htmx:afterRequest", () => {
+    find("#bar").classList.remove("busy");
+    find("#panel")?.removeAttribute("aria-busy");
+  });
+  document.addEventListener("htmx:afterSettle", (event) => {
+    if (event.detail.target && event.detail.target.id === "effect") return;
+    news(before);
+    const title = find("#panel-title") || find("#details-title");
+    if (title && !dialog.open) {
+      title.focus({ preventScroll: true });
+      if (title.getBoundingClientRect().top < 0) title.scrollIntoView({ block: "start" });
+    }
+  });
+  // htmx notes the address there for a cache of pages that is switched off: what people read must not stay behind.
+  for (const name of ["htmx:pushedIntoHistory", "htmx:afterSettle", "htmx:historyRestore"]) {
+    document.addEventListener(name, () => sessionStorage.removeItem("htmx-current-path-for-history"));
+  }
+  document.addEventListener("htmx:sendError", () => tell("The page could not be reached. Try again."));
+})();

@@ -1,0 +1,159 @@
+"""Usages as a page shows them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from psycopg import Connection
+
+from taximeter_db import money
+from taximeter_db.events import event_key
+from taximeter_db.sql import statement
+
+_COLUMNS = """u.seq, u.event_id, u.tool, u.provider, u.model, u.quantities::text, u.cost::text, u.balance_after::text,
+u.occurred_at, u.recorded_at, u.price_version"""
+# The bounds on seq lead into the primary key; the order is the key's, so the page is read and nothing else.
+_RANGE = f"""
+SELECT {_COLUMNS} FROM taximeter.usages AS u
+WHERE u.workspace_id = %(workspace_id)s AND u.seq BETWEEN %(first)s AND %(last)s
+ORDER BY u.seq LIMIT %(limit)s
+"""  # noqa: S608 - a constant
+_PICK = f"""
+SELECT {_COLUMNS} FROM taximeter.usages AS u WHERE u.workspace_id = %s AND u.seq = ANY(%s)
+"""  # noqa: S608 - a constant
+_PAYLOADS = """
+SELECT seq, codec, octet_length(payload), substring(payload FROM 1 FOR %(bytes_max)s)
+FROM taximeter.usage_payloads
+WHERE workspace_id = %(workspace_id)s AND seq = ANY(%(seqs)s)
+  AND recorded_at BETWEEN %(since)s AND %(until)s
+"""
+_FIND = statement("find_usage")
+_SEQ_AT = statement("seq_at")
+_WINDOW = """
+SELECT max(seq) FILTER (WHERE event_id = %s), max(recorded_at) FROM taximeter.usages
+WHERE workspace_id = %s AND seq BETWEEN %s AND %s
+"""
+_WINDOW_ROWS = 5_000
+_BOOKING_MAX = dt.timedelta(minutes=15)
+"""Longer than any booking transaction lives."""
+_SLACK_SECONDS = (0, 300)
+PAGE_MAX = 1_000
+
+
+class UsageRow(msgspec.Struct, frozen=True):
+    """A booked usage. Amounts in picodollars; `quantities` exact, as booked."""
+
+    seq: int
+    event_id: str
+    tool: str
+    provider: str | None
+    model: str | None
+    quantities: dict[str, int | Decimal]
+    cost: int
+    balance_after: int
+    occurred_at: dt.datetime
+    recorded_at: dt.datetime
+    price_version: int
+
+    @property
+    def balance_before(self) -> int:
+        """Picodollars."""
+        return self.balance_after + self.cost
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """The JSON object of input, output and metadata; `size` bytes in all, of which `data` may be the beginning."""
+
+    size: int
+    data: bytes
+
+    @property
+    def whole(self) -> bool:
+        """Whether `data` is all of it."""
+        return len(self.data) == self.size
+
+
+_decode_quantities = msgspec.json.Decoder(dict[str, int | Decimal]).decode
+
+
+def _row(row: tuple[Any, ...]) -> UsageRow:
+    seq, event_id, tool, provider, model, quantities, cost, balance_after, occurred_at, recorded_at, version = row
+    return UsageRow(
+        seq,
+        event_id,
+        tool,
+        provider,
+        model,
+        _decode_quantities(quantities),
+        money.from_numeric_text(cost),
+        money.from_numeric_text(balance_after),
+        occurred_at,
+        recorded_at,
+        version,
+    )
+
+
+def between(conn: Connection[Any], workspace_id: str, first: int, last: int) -> list[UsageRow]:
+    """Usages number `first` to `last`, both included, in that order; at most `PAGE_MAX`."""
+    if last < first:
+        return []
+    parameters = {"workspace_id": workspace_id, "first": first, "last": last, "limit": PAGE_MAX}
+    return [_row(row) for row in conn.execute(_RANGE, parameters)]
+
+
+def pick(conn: Connection[Any], workspace_id: str, seqs: list[int]) -> list[UsageRow]:
+    """Usages of these numbers, in the order given."""
+    rows = {row[0]: _row(row) for row in conn.execute(_PICK, [workspace_id, seqs])}
+    return [rows[seq] for seq in seqs if seq in rows]
+
+
+def get(conn: Connection[Any], workspace_id: str, seq: int) -> UsageRow | None:
+    """One usage by its number."""
+    found = between(conn, workspace_id, seq, seq)
+    return found[0] if found else None
+
+
+def find(conn: Connection[Any], workspace_id: str, event_id: str) -> UsageRow | None:
+    """One usage by its event id."""
+    names = {"workspace_id": workspace_id, "event_key": uuid.UUID(bytes=event_key(event_id))}
+    for slack_seconds in _SLACK_SECONDS:
+        row = conn.execute(_FIND, {**names, "slack_seconds": slack_seconds}).fetchone()
+        if row is None:
+            return None
+        first, since = row
+        # Bounded windows, so that no plan reads a partition: nearly always the first one holds it.
+        while True:
+            seq, until = conn.execute(_WINDOW, [event_id, workspace_id, first, first + _WINDOW_ROWS - 1]).fetchone()  # type: ignore[misc]
+            if seq is not None:
+                return get(conn, workspace_id, seq)
+            if until is None or until > since + _BOOKING_MAX:
+                break
+            first += _WINDOW_ROWS
+    return None
+
+
+def seq_at(conn: Connection[Any], workspace_id: str, moment: dt.datetime) -> int:
+    """Number of the first usage recorded at `moment` or later; one more than the last where there is none."""
+    row = conn.execute(_SEQ_AT, {"workspace_id": workspace_id, "moment": moment}).fetchone()
+    return int(row[0]) if row else 1
+
+
+def payloads(conn: Connection[Any], workspace_id: str, rows: list[UsageRow], bytes_max: int) -> dict[int, Payload]:
+    """The first `bytes_max` bytes of these usages' payloads, by number."""
+    if not rows:
+        return {}
+    found = conn.execute(
+        _PAYLOADS,
+        {
+            "workspace_id": workspace_id,
+            "seqs": [row.seq for row in rows],
+            "since": min(row.recorded_at for row in rows),
+            "until": max(row.recorded_at for row in rows),
+            "bytes_max": bytes_max,
+        },
+    )
+    return {seq: Payload(size, bytes(data)) for seq, codec, size, data in found if codec == 0}

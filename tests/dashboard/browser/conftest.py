@@ -1,0 +1,144 @@
+"""A served dashboard and a real Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from dashboard_factory import make_payment, make_settings, make_usage
+from servers import require
+from taximeter_cli.receipts import Receipts
+from taximeter_dashboard.app import create_app
+from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
+from taximeter_db import connect, ledger
+from taximeter_db.events import Payment
+from taximeter_db.prices import Price, Target
+from taximeter_db.prices_change import set_price
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+class Site:
+    """A dashboard that listens, and its database."""
+
+    def __init__(self, database_url: str, **settings: Any) -> None:
+        self.settings = make_settings(database_url, **settings)
+        self.app = create_app(self.settings, Receipts())
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(self.app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+
+    def session(self, viewer: Viewer | None = None) -> dict[str, Any]:
+        viewer = viewer or Viewer("owner", "Owner", {EVERY_WORKSPACE: OWNER})
+        return {"name": "taximeter_session", "value": Keys(self.settings).session(viewer), "url": self.url}
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._socket.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    require("Chromium", CHROMIUM, "install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def site(postgres) -> Iterator[Site]:
+    """Workspaces in all states: acme (rich), slim (low), spent (off), evil (bad texts), fresh (nothing)."""
+    from servers.databases import drop_database, make_database, migrated_template
+
+    name = make_database(postgres, migrated_template(postgres))
+    url = postgres.url(name)
+    with connect.booking_connection(url) as conn:
+        fill(conn)
+    served = Site(url, dashboard_credit_url="/buy/{workspace}", dashboard_minimum_from="-5")
+    yield served
+    served.stop()
+    drop_database(postgres, name)
+
+
+def fill(conn: Any) -> None:
+    for unit, amount in (("input_tokens", "2.50"), ("output_tokens", "10")):
+        set_price(
+            conn,
+            Price(target=Target(None, "openai", "gpt-4o"), unit=unit, amount=Decimal(amount), per=Decimal(1_000_000)),
+        )
+    revision = conn.execute("SELECT max(revision) FROM taximeter.price_revisions").fetchone()[0]
+    few = {"quantities": {"input_tokens": 1, "output_tokens": 3}, "price_version": revision}
+    ledger.book(conn, [], [make_payment("acme", "25"), make_payment("acme", "-1.5", kind="adjustment", note=None)])
+    ledger.book(conn, [make_usage("acme", f"usage-{n}", cost="0.0000325", **few) for n in range(65)])
+    pictures = {"tool": "image", "provider": None, "model": None, "quantities": {"images": 1}}
+    ledger.book(conn, [make_usage("acme", f"picture-{n}", cost="0.04", **pictures) for n in range(3)])
+    ledger.book(conn, [make_usage("slim", cost="0.03")])
+    ledger.book(conn, [make_usage("spent", cost="0.10"), make_usage("spent", cost="0.020000000001")])
+    ledger.book(conn, [make_usage("edge", cost="0.12")])
+    big = b'{"input":"' + b"long " * 120_000 + b'","output":"' + EVIL.encode() + b'"}'
+    evil = {"tool": EVIL, "model": EVIL, "payload": b'{"input":"' + EVIL.encode() + b'","metadata":{"a":"</pre>"}}'}
+    ledger.book(conn, [make_usage("evil", **evil), make_usage("evil", payload=big)])
+    ledger.book(conn, [], [make_payment("evil", "1", note=EVIL, transaction={"provider": EVIL, "reference": EVIL})])
+    ledger.book(conn, [], [make_payment("harbor", "5")])
+    ledger.book(conn, [], [make_payment("live", "1")])
+    ledger.book(conn, [make_usage("live", cost="0.01")])
+
+
+@pytest.fixture
+def book_at_site(site: Site) -> Callable[..., None]:
+    """Book while a page is open."""
+
+    def book(*events: Any) -> None:
+        with connect.booking_connection(site.settings.database_url) as conn:
+            for event in events:
+                if isinstance(event, Payment):
+                    ledger.book(conn, [], [event])
+                else:
+                    ledger.book(conn, [event])
+
+    return book
+
+
+@pytest.fixture
+def new_context(browser: Browser, site: Site) -> Iterator[Callable[..., BrowserContext]]:
+    """Factory of signed-in browser profiles that fail the test on console errors and requests to other hosts."""
+    made: list[BrowserContext] = []
+    faults: list[str] = []
+
+    def make(*, viewer: Viewer | None = None, **options: Any) -> BrowserContext:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", **options})
+        context.set_default_timeout(15_000)
+        context.add_cookies([site.session(viewer)])
+        context.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        context.on("weberror", lambda error: faults.append(str(error.error)))
+        context.on("request", lambda one: None if one.url.startswith(site.url) else faults.append(one.url))
+        made.append(context)
+        return context
+
+    yield make
+    for context in made:
+        context.close()
+    assert faults == []
+
+
+@pytest.fixture
+def page(new_context) -> Page:
+    return new_context().new_page()

@@ -1,0 +1,89 @@
+"""The analysis adds up to what SQL says, in the viewer's zone."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+import pytest
+
+from dashboard_factory import PICO, make_usage
+from taximeter_dashboard import analysis, charts, times
+from taximeter_db import ledger, rollups
+from taximeter_db.reading import spending
+
+NEPAL = times.zone("Asia/Kathmandu")
+
+
+def test_days_are_the_viewers(conn, book):
+    book(*(make_usage(cost="0.01", tool=f"tool-{n % 7}") for n in range(40)))
+    rollups.advance(conn, "acme")
+    # The server's clock stamps the log; the same usages seen from slots of other days.
+    for hours in (6, 18, 19, 30):
+        conn.execute(
+            """INSERT INTO taximeter.usage_rollups SELECT workspace_id, slot - make_interval(hours => %s), tool, model,
+               usages, cost, cost_max, first_seq, last_seq FROM taximeter.usage_rollups WHERE last_seq > 0
+               ON CONFLICT DO NOTHING""",
+            [hours],
+        )
+    now = dt.datetime.now(dt.UTC)
+    result = analysis.analyse(conn, "acme", "month", "tool", now, NEPAL)
+    expected = dict(
+        conn.execute(
+            """SELECT to_char(slot AT TIME ZONE 'Asia/Kathmandu', 'FMDD Mon'), (sum(cost) * 1000000000000)::bigint
+               FROM taximeter.usage_rollups GROUP BY 1"""
+        ).fetchall()
+    )
+    assert {one.label: one.cost for one in result.periods if one.cost} == expected
+    assert result.cost == sum(expected.values()) == sum(total.cost for total in result.totals)
+    assert [total.name for total in result.totals][-1] == "All other"
+    assert len(result.totals) == 6
+    for one in result.periods:
+        assert sum(one.costs) == one.cost
+
+
+def test_usages_of_just_now_are_in(conn, book):
+    book(*(make_usage(cost="0.01") for _ in range(3)))
+    for span in analysis.SPANS:
+        result = analysis.analyse(conn, "acme", span, "model", dt.datetime.now(dt.UTC), NEPAL)
+        assert (result.usages, result.cost, result.periods[-1].running) == (3, 3 * PICO // 100, True)
+
+
+@pytest.mark.parametrize("span", analysis.SPANS)
+def test_periods_follow_on_one_another(span):
+    now = dt.datetime(2027, 1, 31, 22, 30, tzinfo=dt.UTC)
+    edges = analysis.starts(now, NEPAL, span, 1) + analysis.starts(now, NEPAL, span)
+    assert len(edges) == len(set(edges)) == 2 * analysis.SPANS[span][0]
+    assert edges == sorted(edges)
+
+
+def test_a_high_period_is_three_times_the_median():
+    sums = [10] * 14 + [31, 30]
+    assert analysis._high(sums, 14)
+    assert not analysis._high(sums, 15)
+    assert not analysis._high([0] * 14 + [5], 14)
+    assert not analysis._high([10, 100], 1)
+
+
+@pytest.mark.parametrize("top", [1, 7, 305, 10**9, 4 * 10**11, 123 * 10**12])
+def test_ticks_are_round_and_cover(top: int):
+    scale = charts.ticks(top)
+    assert scale[0] == 0
+    assert scale[-1] >= top
+    assert 2 <= len(scale) <= 5
+    assert re.fullmatch(r"[125]0*", str(scale[1]))
+
+
+def test_spending_of_an_empty_workspace(conn):
+    now = dt.datetime.now(dt.UTC)
+    assert spending.spending(conn, "none", since=now, until=now, unit="day", by="tool", zone="UTC") == []
+    ledger.book(conn, [])
+
+
+def test_hostile_names_stay_text(owner, book):
+    book(make_usage(tool="<script>alert(1)</script>"))
+    text = owner.get("/workspaces/acme/analysis").text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    for query in ("span=week", "by=user", "span="):
+        assert owner.get(f"/workspaces/acme/analysis?{query}").status_code == 422
