@@ -3,7 +3,7 @@
 An event's cost is  Σ quantity · amount / per  over its units, computed exactly, in picodollars, and rounded half-even
 once, on the total. To stay in integers, the rates of all units that an event can name are brought to one common
 denominator (for the prices that exist, nearly always 1); multipliers are multiplied into them. What is not linear
-(packages, tiers of quantity, hours, minimum and maximum) goes the slow way of ``charging``.
+(packages, tiers of quantity, hours) goes the slow way of ``charging``.
 
 Which price a unit takes (docs/prices.md, decision 0041): the most specific target that prices the unit or an ancestor
 of it at the event's time; within a target the unit's own price before its parent's. Targets, most specific first:
@@ -45,10 +45,14 @@ _NEVER: Final = 2**63
 
 
 class _Band(NamedTuple):
-    """Rates in picodollars·`denominator` per unit, up to some number of input tokens."""
+    """Rates in picodollars·`denominator` per unit, up to some number of input tokens.
+
+    `limits`, if there are any: charge per event, minimum and maximum, likewise in picodollars·`denominator`.
+    """
 
     rates: dict[str, int]
     denominator: int
+    limits: tuple[int, int, int | None] | None
 
 
 class _Period(NamedTuple):
@@ -140,22 +144,26 @@ class PriceBook(Shelf):
         _, _, changes, periods = plan
         index = bisect_right(changes, occurred_at_us) if changes else 0
         thresholds, bands = periods[index] or self._compile(key, plan, index)
-        rates, denominator = bands[bisect_left(thresholds, input_tokens(quantities)) if thresholds else 0]
+        rates, denominator, limits = bands[bisect_left(thresholds, input_tokens(quantities)) if thresholds else 0]
         total: int | Decimal = 0
         try:
             for unit, quantity in quantities.items():
                 total += quantity * rates[unit]
         except KeyError:
-            found = self.assess(tool, provider, model, quantities, occurred_at_us, workspace)
-            return found.cost, found.estimated
+            if limits or any(quantity and unit not in rates for unit, quantity in quantities.items()):
+                found = self.assess(tool, provider, model, quantities, occurred_at_us, workspace)
+                return found.cost, found.estimated
+            total = Decimal(0)  # nothing was used of what has no rate
         if type(total) is not int:
+            if limits:
+                return self.assess(tool, provider, model, quantities, occurred_at_us, workspace).cost, False
             cost = _price_exactly(quantities, rates, denominator)
-        elif denominator == 1:
-            cost = total
-        elif denominator:
-            cost = divide_half_even(total, denominator)
-        else:  # an event without quantities, under a rule for whole events
-            cost = self.assess(tool, provider, model, quantities, occurred_at_us, workspace).cost
+        else:
+            if limits:
+                fee, least, most = limits
+                total = max(total + fee, least)
+                total = total if most is None else min(total, most)
+            cost = total if denominator == 1 else divide_half_even(total, denominator)
         if cost >= AMOUNT_LIMIT:
             raise _beyond(cost)
         return cost, False
@@ -282,22 +290,29 @@ class PriceBook(Shelf):
             multiplier = self.rule(targets, MULTIPLIER, at)
             factor *= 1 if multiplier is None else Fraction(multiplier.amount)
         thresholds = tuple(sorted({tier.above for price in prices.values() for tier in price.entry.tiers}))
+        limits = self._limits(plan.targets, factor, at)
         bands = []
         for tokens in (0, *(threshold + 1 for threshold in thresholds)):
             exact = {
                 unit: Fraction(tier_amount(price.entry, tokens)[0]) * factor * PICO_PER_USD / Fraction(price.entry.per)
                 for unit, price in prices.items()
             }
-            denominator = lcm(*(rate.denominator for rate in exact.values()))
-            rates = {unit: rate.numerator * (denominator // rate.denominator) for unit, rate in exact.items()}
-            bands.append(_Band(rates, denominator))
-        if any(self.rule(plan.targets, unit, at) for unit in (FEE, MINIMUM, MAXIMUM)):
-            thresholds, bands = (), [_Band({}, 0)]  # no unit has a rate: every event goes the slow way
+            known = [amount for amount in limits if amount is not None]
+            denominator = lcm(*(number.denominator for number in (*exact.values(), *known)))
+            rates = {unit: int(rate * denominator) for unit, rate in exact.items()}
+            fee, least, most = (None if amount is None else int(amount * denominator) for amount in limits)
+            bands.append(_Band(rates, denominator, (fee or 0, least or 0, most) if known else None))
         period = plan.periods[index] = _Period(thresholds, tuple(bands))
-        if not thresholds and len(key) == 3 and bands[0].denominator:
+        if not thresholds and len(key) == 3 and bands[0].limits is None:
             end = plan.changes[index] if index < len(plan.changes) else _NEVER
-            self._current[key] = _Current(at, end, *bands[0])
+            self._current[key] = _Current(at, end, bands[0].rates, bands[0].denominator)
         return period
+
+    def _limits(self, targets: Sequence[Target], factor: Fraction, at_us: int) -> tuple[Fraction | None, ...]:
+        """Charge per event (multiplied), minimum and maximum, in picodollars."""
+        rules = (self.rule(targets, unit, at_us) for unit in (FEE, MINIMUM, MAXIMUM))
+        fee, least, most = (None if rule is None else Fraction(rule.amount) * PICO_PER_USD for rule in rules)
+        return (None if fee is None else fee * factor, least, most)
 
 
 def _beyond(cost: int) -> OutOfRange:
