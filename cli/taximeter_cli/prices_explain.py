@@ -84,7 +84,9 @@ def _receipt(book: PriceBook, usage: Any) -> Receipt | str:
     if isinstance(usage, str):
         return usage
     try:
-        return make_receipt(book, usage.tool, usage.provider, usage.model, usage.quantities, usage.occurred_at)
+        return make_receipt(
+            book, usage.tool, usage.provider, usage.model, usage.quantities, usage.occurred_at, usage.workspace_id
+        )
     except (PriceMissing, OutOfRange) as error:
         return f"{error.reason}: {error}"
 
@@ -111,12 +113,13 @@ def booked_receipt(conn: Connection[Any], workspace_id: str, event_id: str) -> R
         raise NotFoundError(f"Workspace {workspace_id} has no booked usage {event_id}. It may wait in quarantine.")
     tool, provider, model, quantities, occurred_at, price_version, cost = row
     receipt = make_receipt(
-        load_book(conn, price_version),
+        load_book(conn, abs(price_version)),  # negative where it is an estimate
         tool,
         provider,
         model,
         jsonlib.loads(quantities, parse_float=Decimal),
         microseconds(occurred_at),
+        workspace_id,
     )
     if receipt.cost != format_usd(to_pico(cost)):
         raise CliError(

@@ -8,26 +8,21 @@ from fractions import Fraction
 from typing import Any
 
 from taximeter_cli import console
-from taximeter_db.prices import Entry, Price, grouped, plain, since
+from taximeter_db.prices import Entry, grouped, since, utc_text, value_text
 from taximeter_db.prices_change import ImportPlan
 from taximeter_worker.pricing.book_file import price_object
-from taximeter_worker.pricing.receipt import Receipt, exact_text
+from taximeter_worker.pricing.receipt import Receipt, ReceiptLine, exact_text
 
 SHOWN_MAX = 20
 """Lines of each kind that an import shows; --json has all of them."""
-
-
-def price_text(price: Price) -> str:
-    """``2.50 per 1,000,000``, with the tiers."""
-    tiers = "".join(f"; above {tier.above:,} input tokens {plain(tier.amount)}" for tier in price.tiers)
-    return f"{plain(price.amount)} per {grouped(price.per)}{tiers}"
 
 
 def entry_rows(entries: Sequence[Entry]) -> Iterator[list[object]]:
     """Rows for the list of prices."""
     for entry in entries:
         start = since(entry.effective_from).removeprefix("from ")
-        yield [*entry.target, entry.unit, price_text(entry), start, entry.revision, entry.source]
+        until = "" if entry.effective_until is None else f" until {utc_text(entry.effective_until)}"
+        yield [*entry.target, entry.unit, value_text(entry), start + until, entry.revision, entry.source]
 
 
 def show_plan(plan: ImportPlan, notes: Sequence[str], *, dry_run: bool, blocked: bool, json: bool) -> None:
@@ -87,20 +82,33 @@ def show_receipt(receipt: Receipt) -> None:
     """A receipt that can be computed again by hand."""
     who = " · ".join(part for part in (receipt.tool, receipt.provider, receipt.model) if part)
     console.say(f"{who} · {receipt.occurred_at} · price book revision {receipt.price_version}")
-    rows = []
-    for line in receipt.lines:
-        if line.amount is None:
-            rows.append([line.unit, line.quantity, "no price needed", line.cost, ""])
-            continue
-        tier = "" if line.above is None else f" (above {line.above:,} input tokens)"
-        inherited = "" if line.priced_as == line.unit else f" as {line.priced_as}"
-        start = "since ever" if line.effective_from is None else f"from {line.effective_from}"
-        origin = f"{line.target}{inherited}, {start}, revision {line.revision}, {line.source}"
-        price = f"{line.amount} per {grouped(Decimal(line.per or 1))}{tier}"
-        rows.append([line.unit, line.quantity, price, with_decimal(line.cost), origin])
+    rows = [_receipt_row(line) for line in receipt.lines]
     console.table(
         ("Unit", "Quantity", "Price in USD", "Cost in USD", "Priced by"), rows, right=["Quantity", "Cost in USD"]
     )
-    console.facts(
-        (("Sum", receipt.exact), ("Rounding", f"{receipt.rounding} ({receipt.rule})"), ("Cost", receipt.cost))
-    )
+    facts = [("Sum", receipt.subtotal)]
+    for step in receipt.steps:
+        origin = f"{step.target}, {_since(step.effective_from)}, revision {step.revision}, {step.source}"
+        facts.append((step.rule.capitalize(), f"{step.amount} → {with_decimal(step.exact)}   ({origin})"))
+    facts += [("Rounding", f"{receipt.rounding} ({receipt.rule})"), ("Cost", receipt.cost)]
+    console.facts(facts)
+    if receipt.estimated:
+        console.say("An estimate: the tool's policy prices what has no price by another model's prices.")
+
+
+def _receipt_row(line: ReceiptLine) -> list[str]:
+    if line.amount is None:
+        return [line.unit, line.quantity, "free by policy" if line.policy else "no price needed", line.cost, ""]
+    of = "input tokens" if line.charge == "flat" else line.unit
+    tier = "" if line.above is None else f" (above {line.above:,} {of})"
+    hours = "" if line.hours is None else f" ({line.hours})"
+    blocks = "" if line.blocks is None else f" started ({line.blocks:,} of them)"
+    inherited = "" if line.priced_as == line.unit else f" as {line.priced_as}"
+    policy = "" if line.policy is None else f"{line.policy} by "
+    price = f"{line.amount} per {grouped(Decimal(line.per or 1))}{blocks}{tier}{hours}"
+    origin = f"{policy}{line.target}{inherited}, {_since(line.effective_from)}, revision {line.revision}, {line.source}"
+    return [line.unit, line.quantity, price, with_decimal(line.cost), origin]
+
+
+def _since(start: str | None) -> str:
+    return "since ever" if start is None else f"from {start}"

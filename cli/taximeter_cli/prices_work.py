@@ -1,4 +1,4 @@
-"""What `taximeter prices set | list | import | export` do; apart, so that the other commands need not load it."""
+"""What `taximeter prices list | import | export` do; apart, so that the other commands need not load it."""
 
 from __future__ import annotations
 
@@ -6,62 +6,18 @@ import datetime as dt
 import sys
 from pathlib import Path
 
-import typer
-
 from taximeter_cli import console, session
-from taximeter_cli.errors import CliError
 from taximeter_cli.prices_output import entry_rows, show_plan
-from taximeter_db.prices import Entry, Price, PriceError, Target, check, parse_decimal, read_aliases
+from taximeter_cli.prices_sources import read_catalogue_file, read_source
+from taximeter_db.prices import Entry, Price, Target, read_aliases
 from taximeter_db.prices_change import import_prices, in_force
-from taximeter_db.prices_change import set_price as store_price
-from taximeter_worker.pricing import BookFileError, load_book
-from taximeter_worker.pricing.book_file import parse_time, price_object, read_book, write_book
+from taximeter_worker.pricing import load_book
+from taximeter_worker.pricing.book_file import price_object, write_book
 
-CATALOGUE = "genai-prices"
-FILE_BYTES_MAX = 64 * 1024 * 1024
-COLUMNS = ("Tool", "Provider", "Model", "Unit", "Price in USD", "Since", "Revision", "Source")
+COLUMNS = ("Tool", "Provider", "Model", "Workspace", "Unit", "Price in USD", "Since", "Revision", "Source")
 
 Names = tuple[str | None, str | None, str | None]
 """Tool, provider, model."""
-
-
-def set_one(
-    names: Names,
-    unit: str,
-    price: str,
-    per: str,
-    start: str | None,
-    backdated: bool,
-    data_dir: Path | None,
-    json: bool,
-) -> None:
-    """Set a price and say what was done; what cannot be a price is a usage error."""
-    try:
-        wanted = Price(
-            target=Target(*names), unit=unit, amount=parse_decimal(price, "--price"), per=parse_decimal(per, "--per")
-        )
-        check(wanted)
-        moment = None if start is None else parse_time(start)
-    except PriceError as error:
-        raise typer.BadParameter(str(error)) from error
-    with session.database(data_dir) as conn:
-        done = store_price(conn, wanted, start=moment, backdated=backdated)
-    if json:
-        previous = None if done.previous is None else price_object(done.previous)
-        console.emit(
-            {
-                "changed": done.changed,
-                "price": price_object(done.price),
-                "previous": previous,
-                "revision": done.revision,
-            }
-        )
-    elif not done.changed:
-        console.say(f"Nothing to do: {wanted.target}, {unit} already costs {done.price}.")
-    else:
-        console.say(f"{wanted.target}, {unit}: {done.price}. The book is now at revision {done.revision}.")
-        if done.previous is not None:
-            console.say(f"Until then: {done.previous}.")
 
 
 def list_prices(names: Names, unit: str | None, history: bool, limit: int, data_dir: Path | None, json: bool) -> None:
@@ -71,7 +27,7 @@ def list_prices(names: Names, unit: str | None, history: bool, limit: int, data_
     now = dt.datetime.now(dt.UTC)
     versions: dict[tuple[Target, str], list[Entry]] = {}
     for entry in book.entries():
-        asked = zip((*names, unit), (*entry.target, entry.unit), strict=True)
+        asked = zip((*names, unit), (*entry.target[:3], entry.unit), strict=True)
         if all(wanted is None or wanted == found for wanted, found in asked):
             versions.setdefault((entry.target, entry.unit), []).append(entry)
     shown: list[Entry] = []
@@ -98,39 +54,31 @@ def _before(entry: Price, other: Price) -> bool:
     return entry.effective_from is None or entry.effective_from < other.effective_from
 
 
-def import_book(file: Path | None, dry_run: bool, backdated: bool, data_dir: Path | None, json: bool) -> bool:
-    """Import a file, or without one the installed catalogue; False if a part of the file was refused."""
-    notes: list[str] = []
-    if file is None:
-        from taximeter_worker.pricing.genai_catalogue import read_catalogue
-
-        catalogue = read_catalogue()
-        prices, aliases, notes = catalogue.prices, {CATALOGUE: catalogue.aliases}, catalogue.notes
-        reason = f"import {catalogue.source}"
-    else:
-        prices, aliases = read_book(_read(file))
-        reason = f"import {file.name}"
+def import_book(
+    source: str,
+    file: Path | None,
+    dry_run: bool,
+    backdated: bool,
+    correct: bool,
+    data_dir: Path | None,
+    json: bool,
+) -> bool:
+    """Import a catalogue or a price file; False if a part of the file was refused."""
+    found = read_catalogue_file(file) if file is not None else read_source(source)
     with session.database(data_dir) as conn:
         plan = import_prices(
             conn,
-            prices,
-            aliases,
-            reason=reason,
-            catalogue=CATALOGUE if file is None else None,
+            found.prices,
+            found.aliases,
+            reason=f"import {found.name}",
+            catalogue=found.catalogue,
             backdated=backdated,
+            correct=correct,
             dry_run=dry_run,
         )
-    blocked = file is not None and bool(plan.refused)
-    show_plan(plan, notes, dry_run=dry_run, blocked=blocked, json=json)
+    blocked = found.catalogue is None and bool(plan.refused)
+    show_plan(plan, found.notes, dry_run=dry_run, blocked=blocked, json=json)
     return not blocked
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise CliError(f"there is no file {path}. Give {CATALOGUE}, or a file that `taximeter prices export` wrote.")
-    if path.stat().st_size > FILE_BYTES_MAX:
-        raise BookFileError(f"{path} is larger than {FILE_BYTES_MAX // 1024 // 1024} MiB: that is no price file.")
-    return path.read_bytes()
 
 
 def export(file: Path | None, data_dir: Path | None) -> None:

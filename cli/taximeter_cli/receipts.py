@@ -28,7 +28,7 @@ class Receipts:
         """The receipt of a usage; None where the book does not give its cost (a usage booked by other means)."""
         try:
             receipt = explain(
-                self._book(conn, row.price_version),
+                self._book(conn, abs(row.price_version)),  # negative where it is an estimate
                 row.tool,
                 row.provider,
                 row.model,

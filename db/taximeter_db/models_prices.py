@@ -10,11 +10,11 @@ import datetime as dt
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Numeric, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Integer, Numeric, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from taximeter_db.models import Base, Id, Time
+from taximeter_db.models import Base, Id, Money, Time
 
 Exact = Numeric()
 """Without precision: PostgreSQL keeps the digits as given, 2.50 stays 2.50."""
@@ -33,14 +33,38 @@ class PriceRevision(Base):
 class PriceEntry(Base):
     """A price of one unit of one target, from a moment on: `amount` USD per `per` units.
 
-    ``tier_above[i]`` is a number of input tokens of the event; beyond it all units cost ``tier_amounts[i]``.
-    ``effective_from`` NULL means: since the beginning of time.
+    Beyond ``tier_above[i]`` (of a flat price: input tokens of the event; else: the unit's own quantity) the amount is
+    ``tier_amounts[i]``. From second ``daily_from[i]`` of the UTC day until ``daily_until[i]`` it is
+    ``daily_amounts[i]``. ``effective_from`` NULL means: since the beginning of time.
+    Rules for whole events are entries of the units ``@fee``, ``@multiplier``, ``@minimum``, ``@maximum`` and
+    ``@missing``; what they mean is in ``taximeter_db.prices_terms``.
     """
 
     __tablename__ = "price_entries"
     __table_args__ = (
         CheckConstraint(
-            "(tool IS NOT NULL OR provider IS NOT NULL) AND (provider IS NULL) = (model IS NULL)", name="target"
+            "(tool IS NOT NULL OR provider IS NOT NULL OR workspace_id IS NOT NULL)"
+            " AND (provider IS NULL) = (model IS NULL)"
+            " AND (workspace_id IS NULL OR (provider IS NULL AND unit = '@multiplier'))",
+            name="target",
+        ),
+        CheckConstraint("effective_until > effective_from", name="until"),
+        CheckConstraint(
+            "CASE WHEN unit = '@missing' THEN charge IN ('quarantine', 'estimate', 'free')"
+            " ELSE charge IN ('flat', 'package', 'graduated', 'volume') END",
+            name="charge",
+        ),
+        CheckConstraint(
+            "(fallback_provider IS NULL) = (fallback_model IS NULL)"
+            " AND (fallback_provider IS NULL) = (charge <> 'estimate')",
+            name="fallback",
+        ),
+        CheckConstraint(
+            "cardinality(daily_from) = cardinality(daily_until) AND cardinality(daily_from) = cardinality(daily_amounts)"
+            " AND array_position(daily_from, NULL) IS NULL AND array_position(daily_until, NULL) IS NULL"
+            " AND array_position(daily_amounts, NULL) IS NULL AND 0 <= ALL (daily_from) AND 86400 >= ALL (daily_until)"
+            " AND 0 <= ALL (daily_amounts) AND 'Infinity' > ALL (daily_amounts)",
+            name="daily",
         ),
         CheckConstraint(
             "char_length(tool) BETWEEN 1 AND 256 AND char_length(provider) BETWEEN 1 AND 256"
@@ -61,6 +85,7 @@ class PriceEntry(Base):
             "tool",
             "provider",
             "model",
+            "workspace_id",
             "unit",
             "effective_from",
             "revision",
@@ -81,6 +106,14 @@ class PriceEntry(Base):
     tier_above: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default=text("'{}'"))
     tier_amounts: Mapped[list[Decimal]] = mapped_column(ARRAY(Exact), server_default=text("'{}'"))
     source: Mapped[str] = mapped_column(Text)
+    workspace_id: Mapped[str | None] = mapped_column(Id)
+    effective_until: Mapped[dt.datetime | None] = mapped_column(Time)
+    charge: Mapped[str] = mapped_column(Text, server_default=text("'flat'"))
+    daily_from: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'"))
+    daily_until: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'"))
+    daily_amounts: Mapped[list[Decimal]] = mapped_column(ARRAY(Exact), server_default=text("'{}'"))
+    fallback_provider: Mapped[str | None] = mapped_column(Id)
+    fallback_model: Mapped[str | None] = mapped_column(Id)
 
 
 class PriceAliases(Base):
@@ -94,3 +127,44 @@ class PriceAliases(Base):
     catalogue: Mapped[str] = mapped_column(Id, primary_key=True)
     revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     rules: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class Repricing(Base):
+    """A run that posted adjustments: which usages it looked at, by which revision of the book, and why."""
+
+    __tablename__ = "repricings"
+
+    repricing: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    created_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("now()"))
+    created_by: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    since: Mapped[dt.datetime] = mapped_column(Time)
+    until: Mapped[dt.datetime | None] = mapped_column(Time)
+    tool: Mapped[str | None] = mapped_column(Text)
+    workspace_id: Mapped[str | None] = mapped_column(Id)
+
+
+class RepricedWorkspace(Base):
+    """What one run posted for one workspace; `payment_id` is NULL where old and new costs add up to the same."""
+
+    __tablename__ = "repriced_workspaces"
+
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    repricing: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    usages: Mapped[int] = mapped_column(BigInteger)
+    old_cost: Mapped[Decimal] = mapped_column(Money)
+    new_cost: Mapped[Decimal] = mapped_column(Money)
+    payment_id: Mapped[str | None] = mapped_column(Text)
+
+
+class RepricedUsage(Base):
+    """The list behind an adjustment. What a usage costs in the end is its newest `new_cost`, if it has any."""
+
+    __tablename__ = "repriced_usages"
+
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    repricing: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    old_cost: Mapped[Decimal] = mapped_column(Money)
+    new_cost: Mapped[Decimal] = mapped_column(Money)

@@ -166,7 +166,13 @@ def test_overlap_and_back_dating_are_refused_with_both_versions(run: Run) -> Non
         (["--tool", "chat", "--unit", "input tokens", "--price", "1"], "is no unit"),
         (["--unit", "requests", "--price", "1"], "needs a target"),
         (["--provider", "openai", "--unit", "requests", "--price", "1"], "both the provider and the model"),
-        (["--tool", "chat", "--model", "m", "--unit", "requests", "--price", "1"], "either --tool"),
+        (["--tool", "chat", "--model", "m", "--unit", "requests", "--price", "1"], "both the provider and the model"),
+        (["--tool", "chat", "--unit", "requests"], "--unit and --price"),
+        (["--tool", "chat", "--unit", "requests", "--price", "1", "--minimum", "2"], "--unit and --price"),
+        (["--tool", "chat", "--unit", "images", "--price", "1", "--tier", "many=2"], "such as 1000=0.8"),
+        (["--tool", "chat", "--unit", "images", "--price", "1", "--hours", "noon=2"], "such as 01:00-04:00=0.3"),
+        (["--tool", "chat", "--unit", "images", "--price", "1", "--charge", "graduated"], "needs tiers"),
+        (["--workspace", "acme", "--unit", "images", "--price", "1"], "multiplier of its own"),
         (["--tool", "chat", "--unit", "requests", "--price", "1", "--from", "soon"], "2026-12-01"),
         (["--tool", "chat", "--unit", "requests", "--price", "1", "--from", "2026-12-01T00:00:00"], "time zone"),
     ],
@@ -188,7 +194,7 @@ def test_import_the_catalogue_and_round_trip_the_book(
 ) -> None:
     dry = ok(run("import", "genai-prices", "--dry-run"))
     assert "A dry run" in dry
-    assert "by time of day" in dry
+    assert "batch processing" in dry
     assert "empty" in ok(run("list"))
     assert json.loads(ok(run("import", "genai-prices", "--json")))["written"] is True
     again = json.loads(ok(run("import", "genai-prices", "--json")))

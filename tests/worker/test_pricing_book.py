@@ -229,6 +229,7 @@ def test_costs_are_exact_receipts_add_up_and_order_does_not_matter(
         assert got == PriceBook(1, entries[::-1]).price(*event)
         receipt = explain(one_book, *event)
         assert sum((Fraction(line.cost) for line in receipt.lines), Fraction(0)) == Fraction(receipt.exact) == expected
+        assert receipt.subtotal == receipt.exact
         assert Fraction(receipt.exact) + Fraction(receipt.rounding) == Fraction(receipt.cost) == Fraction(got, PICO)
         for line in receipt.lines:
             if line.amount is not None and line.per is not None:

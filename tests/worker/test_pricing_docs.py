@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from taximeter_cli import app
 from taximeter_db.connect import connection
-from taximeter_db.prices import Price, Target, parse_decimal
-from taximeter_db.prices_change import set_price
 from taximeter_worker.pricing import PriceBook, PriceMissing, ReceiptLine, explain, load_book, seed
 from taximeter_worker.pricing.book import microseconds
 from taximeter_worker.pricing.book_file import parse_time
@@ -21,37 +20,33 @@ PAGE = Path(__file__).parents[2] / "docs" / "prices.md"
 EXAMPLES = re.findall(r"^```prices\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def apply(conn: Connection[Any], command: str) -> None:
+def apply(conn: Connection[Any], command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command)
     if words[:3] == ["taximeter", "prices", "import"]:
         seed(conn)
         return
-    assert words[:3] == ["taximeter", "prices", "set"], command
-    options = dict(zip(words[3::2], words[4::2], strict=True))
-    start = options.pop("--from", None)
-    price = Price(
-        target=Target(*(options.pop(name, None) for name in ("--tool", "--provider", "--model"))),
-        unit=options.pop("--unit"),
-        amount=parse_decimal(options.pop("--price"), "--price"),
-        per=parse_decimal(options.pop("--per", "1"), "--per"),
-    )
-    assert not options
-    set_price(conn, price, start=None if start is None else parse_time(start))
+    assert words[:2] == ["taximeter", "prices"], command
+    monkeypatch.setattr("sys.argv", words)
+    assert app.run() == 0, command
 
 
 def receipt_lines(book: PriceBook, header: str) -> list[str]:
     """The lines that the page may show under an event."""
-    names, _, quantities = header.partition("Z: ")
+    found = re.fullmatch(r"(.+)Z(?:, for (\S+))?: (.+)", header)
+    assert found, header
+    names, workspace, quantities = found.groups()
     tool, *model, moment = names.split(", ")
     provider, name = model[0].split(" ") if model else (None, None)
     parts = [part.split(" ") for part in quantities.split(", ")]
     event = {unit: Decimal(number) if "." in number else int(number) for number, unit in parts}
     try:
-        receipt = explain(book, tool, provider, name, event, microseconds(parse_time(moment + "Z")))
+        receipt = explain(book, tool, provider, name, event, microseconds(parse_time(moment + "Z")), workspace)
     except PriceMissing as error:
         return [f"missing: {error}"]
     return [
         *(shown(line) for line in receipt.lines if line.amount is not None),
+        *(f"{step.rule} {step.amount}: {step.exact}" for step in receipt.steps),
+        *(["estimated"] if receipt.estimated else []),
         f"sum {receipt.exact}",
         f"rounding {receipt.rounding}",
         f"cost {receipt.cost}",
@@ -61,22 +56,27 @@ def receipt_lines(book: PriceBook, header: str) -> list[str]:
 def shown(line: ReceiptLine) -> str:
     inherited = "" if line.priced_as == line.unit else f", as {line.priced_as}"
     tier = "" if line.above is None else f", above {line.above}"
+    if line.blocks is not None:
+        return f"{line.unit}: {line.blocks} blocks · {line.amount} = {line.cost}"
+    tier += "" if line.hours is None else f", {line.hours}"
     return f"{line.unit}{inherited}{tier}: {line.quantity} · {line.amount} / {line.per} = {line.cost}"
 
 
 def test_the_page_has_examples() -> None:
-    assert len(EXAMPLES) >= 9
+    assert len(EXAMPLES) >= 16
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_example_is_true(example: str, new_database: Callable[[], str]) -> None:
+def test_example_is_true(example: str, new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     checked = 0
-    with connection(new_database()) as conn:
+    url = new_database()
+    monkeypatch.setenv("TAXIMETER_DATABASE_URL", url)
+    with connection(url) as conn:
         for block in example.strip().split("\n\n"):
             lines = block.splitlines()
             if lines[0].startswith("$ "):
                 for line in lines:
-                    apply(conn, line.removeprefix("$ "))
+                    apply(conn, line.removeprefix("$ "), monkeypatch)
                 continue
             got = receipt_lines(load_book(conn), lines[0])
             wanted = [line.strip() for line in lines[1:]]

@@ -88,7 +88,7 @@ def test_names_resolve_as_the_catalogue_resolves_them(
     assert targets
     assert targets[-1].model == info.id
     if known_as is not None:
-        assert targets[-1][1:] == known_as
+        assert targets[-1][1:3] == known_as
     assert seller is not None
 
 
@@ -112,7 +112,7 @@ def test_every_name_that_the_catalogue_lists_resolves_to_the_model_it_means(cata
                 )
                 if priced:
                     assert targets, (provider.id, name)
-                    assert targets[0][1:] == (provider.id, meant.id), (provider.id, name)
+                    assert targets[0][1:3] == (provider.id, meant.id), (provider.id, name)
                     checked += 1
     assert checked > 3000
 
@@ -126,7 +126,7 @@ def test_unpriced_and_unknown_models_are_missing_not_free(catalogue_book: PriceB
 
 
 def test_dated_catalogue_prices_hold_from_their_date(catalogue_book: PriceBook) -> None:
-    """deepseek-v4-flash: two dated prices; its peak hours are not taken over."""
+    """deepseek-v4-pro: two dated prices; midnight lies outside its peak hours."""
     before, after = (
         catalogue_book.price("chat", "deepseek", "deepseek-v4-pro", {"output_tokens": 1_000_000}, microseconds(moment))
         for moment in (dt.datetime(2026, 8, 16, 23, 59, 59, tzinfo=dt.UTC), dt.datetime(2026, 8, 17, tzinfo=dt.UTC))
@@ -141,3 +141,20 @@ def test_a_sub_pool_price_that_the_catalogue_ends_gives_way_to_its_parents(catal
     cached = catalogue_book.price(*event, {"cached_input_tokens": 1_000_000}, moment)
     assert cached == catalogue_book.price(*event, {"input_tokens": 1_000_000}, moment)
     assert catalogue_book.price(*event, {"cached_input_tokens": 1_000_000}, moment - 1) < cached
+
+
+def test_time_of_day_prices_are_the_catalogues(catalogue_book: PriceBook) -> None:
+    """Every quarter of an hour of a day, against the catalogue's own arithmetic."""
+    from genai_prices import Usage, calc_price
+
+    checked = 0
+    for model in ("deepseek-chat", "deepseek-v4-flash", "deepseek-v4-pro"):
+        for quarter in range(96):
+            moment = dt.datetime(2026, 11, 22, tzinfo=dt.UTC) + dt.timedelta(minutes=15 * quarter)
+            usage = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
+            theirs = calc_price(usage, model, provider_id="deepseek", genai_request_timestamp=moment).total_price
+            quantities = {"input_tokens": 1_000_000, "output_tokens": 1_000_000}
+            ours = catalogue_book.price("chat", "deepseek", model, quantities, microseconds(moment))
+            assert Decimal(format_usd(ours)) == theirs, (model, moment)
+            checked += 1
+    assert checked == 288

@@ -20,7 +20,7 @@ from taximeter_worker import failpoints, flags
 from taximeter_worker.decode import Decoded, Limits, decode_message
 from taximeter_worker.errors import FlagsUnavailable
 from taximeter_worker.metrics import Metrics
-from taximeter_worker.pricing import OutOfRange, PriceBook, PriceMissing
+from taximeter_worker.pricing import PriceBook
 from taximeter_worker.settings import Settings
 from taximeter_worker.sources import Message
 
@@ -152,19 +152,12 @@ def policy_of(settings: Settings) -> Policy:
 
 def price(book: PriceBook, usages: Sequence[Usage], rejected: list[Rejected]) -> list[Usage]:
     """Set cost and price version; what has no price or an absurd one moves to ``rejected``."""
-    priced = []
-    for usage in usages:
-        try:
-            usage.cost = book.price(usage.tool, usage.provider, usage.model, usage.quantities, usage.occurred_at)
-        except PriceMissing as error:
-            rejected.append(_refused(usage, "price_missing", str(error)))
-            continue
-        except OutOfRange as error:
-            rejected.append(_refused(usage, "out_of_range", str(error)))
-            continue
-        usage.price_version = book.revision
-        priced.append(usage)
-    return priced
+    failed = book.price_all(usages)
+    if not failed:
+        return list(usages)
+    rejected += [_refused(usage, error.reason, str(error)) for usage, error in failed]
+    without = {id(usage) for usage, _ in failed}
+    return [usage for usage in usages if id(usage) not in without]
 
 
 def _refused(usage: Usage, reason: str, detail: str) -> Rejected:

@@ -4,7 +4,9 @@ TaximeterWorkerError
  ├── SettingError        a setting is missing or makes no sense
  ├── SourceLost          the broker's connection is gone; connect again
  ├── FlagsUnavailable    Redis did not take the flags; the debt must be written down
- └── MetricsPortTaken    the metrics port is in use
+ ├── MetricsPortTaken    the metrics port is in use
+ ├── RepriceError        a repricing cannot be done (in ``reprice``)
+ └── PricingError        root of pricing's own tree (in ``pricing.errors``)
 """
 
 from __future__ import annotations

@@ -11,7 +11,17 @@ import os
 import signal
 
 VARIABLE = "TAXIMETER_FAILPOINT"
-POINTS = ("after_decode", "before_commit", "after_commit", "before_flag", "after_flag", "before_ack", "after_ack")
+POINTS = (
+    "after_decode",
+    "before_commit",
+    "after_commit",
+    "before_flag",
+    "after_flag",
+    "before_ack",
+    "after_ack",
+    "before_reprice_commit",
+    "after_reprice_commit",
+)
 
 
 def _armed() -> tuple[str, int]:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
-from taximeter_db.prices import Price, PriceError, Target, Tier, check, parse_decimal, plain, utc_text
+from taximeter_db.prices import Price, PriceError, Target, Tier, Window, check, parse_decimal, plain, utc_text
 from taximeter_worker.pricing.errors import BookFileError
 from taximeter_worker.pricing.model_names import MATCHES
 
@@ -29,6 +29,12 @@ FORMAT: Final = "taximeter-prices/1"
 
 class _TierLine(msgspec.Struct, forbid_unknown_fields=True):
     above: int
+    amount: str
+
+
+class _WindowLine(msgspec.Struct, forbid_unknown_fields=True):
+    start: int
+    end: int
     amount: str
 
 
@@ -42,6 +48,11 @@ class _PriceLine(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     tiers: list[_TierLine] = []
     effective_from: str | None = None
     source: str = "file"
+    workspace: str | None = None
+    charge: str = "flat"
+    daily: list[_WindowLine] = []
+    effective_until: str | None = None
+    fallback: tuple[str, str] | None = None
 
 
 class _AliasRules(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,6 +70,15 @@ class _BookFile(msgspec.Struct, forbid_unknown_fields=True):
 def price_object(price: Price) -> dict[str, Any]:
     """A price as the file and ``--json`` show it."""
     target = {name: value for name, value in price.target._asdict().items() if value is not None}
+    beyond: dict[str, Any] = {}
+    if price.charge != "flat":
+        beyond["charge"] = price.charge
+    if price.daily:
+        beyond["daily"] = [{"start": w.start, "end": w.end, "amount": plain(w.amount)} for w in price.daily]
+    if price.effective_until is not None:
+        beyond["effective_until"] = utc_text(price.effective_until)
+    if price.fallback is not None:
+        beyond["fallback"] = list(price.fallback)
     return {
         **target,
         "unit": price.unit,
@@ -66,6 +86,7 @@ def price_object(price: Price) -> dict[str, Any]:
         "per": plain(price.per),
         "tiers": [{"above": tier.above, "amount": plain(tier.amount)} for tier in price.tiers],
         "effective_from": None if price.effective_from is None else utc_text(price.effective_from),
+        **beyond,
         "source": price.source,
     }
 
@@ -121,12 +142,16 @@ def read_book(text: bytes) -> tuple[list[Price], dict[str, Any]]:
 def _price(line: _PriceLine) -> Price:
     start = None if line.effective_from is None else parse_time(line.effective_from)
     return Price(
-        target=Target(line.tool, line.provider, line.model),
+        target=Target(line.tool, line.provider, line.model, line.workspace),
         unit=line.unit,
         amount=parse_decimal(line.amount, "amount"),
         per=parse_decimal(line.per, "per"),
         tiers=tuple(Tier(tier.above, parse_decimal(tier.amount, "tier amount")) for tier in line.tiers),
         effective_from=start,
+        effective_until=None if line.effective_until is None else parse_time(line.effective_until),
+        charge=line.charge,
+        daily=tuple(Window(window.start, window.end, parse_decimal(window.amount, "amount")) for window in line.daily),
+        fallback=line.fallback,
         source=line.source,
     )
 

@@ -1,9 +1,8 @@
 """Prices from the installed genai-prices package, offline: its data only, never its updater or its arithmetic.
 
-What maps: prices per unit with their long-context tiers; start dates (UTC midnight) as `effective_from`; the first
+What maps: prices per unit with their long-context tiers or hours of the day (UTC); start dates (UTC midnight) as `effective_from`; the first
 price of a model as holding since ever; names and their rules as aliases. What does not, and is said in `notes`:
 
-- time-of-day prices: the catalogue's price outside the named hours is taken;
 - variants such as batch processing: the standard price is taken;
 - models that the catalogue lists without any price are left out, not made free;
 - rules that are regular expressions, except that a date at the end of a name is understood anyway.
@@ -15,12 +14,14 @@ import datetime as dt
 from collections.abc import Iterator
 from decimal import Decimal
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 
 from taximeter.names import PARENT_UNITS
-from taximeter_db.prices import Price, PriceError, Target, Tier, check
+from taximeter_db.prices import Price, PriceError, Target, Tier, Window, check
+from taximeter_db.prices_terms import DAY_SECONDS
 from taximeter_worker.pricing.errors import CatalogueError
 
 CATALOGUE: Final = "genai-prices"
@@ -55,7 +56,7 @@ UNITS: Final[dict[str, tuple[str, int]]] = {
 SAME_AS: Final = {"input_audio_hours": "audio_hours"}
 """Fields that repeat another one's price."""
 
-_Fields = dict[str, tuple[Decimal, int, tuple[Tier, ...]]]
+_Fields = dict[str, tuple[Decimal, int, tuple[Tier, ...], tuple[Window, ...]]]
 _Stages = list[tuple[dt.datetime | None, _Fields]]
 
 
@@ -110,9 +111,7 @@ class _Reader:
         if conditional is None:
             stages: _Stages = [(None, self._fields(model.prices))]
         else:
-            if any(hasattr(stage.constraint, "start_time") for stage in conditional):
-                self._hourly.append(name)
-            stages = self._stages(conditional)
+            stages = self._stages(name, conditional)
         if not any(fields for _, fields in stages):
             self._unpriced.append(name)
         for price in self._timeline(Target(None, provider, model.id), stages):
@@ -131,13 +130,17 @@ class _Reader:
                 continue
             unit, per = UNITS[name]
             if isinstance(value, Decimal):
-                found[unit] = (value, per, ())
+                found[unit] = (value, per, (), ())
             else:
-                found[unit] = (value.base, per, tuple(Tier(tier.start, tier.price) for tier in value.tiers))
+                found[unit] = (value.base, per, tuple(Tier(tier.start, tier.price) for tier in value.tiers), ())
         return found
 
-    def _stages(self, conditional: list[Any]) -> _Stages:
-        """The prices by date: at any time the last stage that has begun counts, and the first before all others."""
+    def _stages(self, name: str, conditional: list[Any]) -> _Stages:
+        """The prices by date: at any time the last stage that has begun counts, and the first before all others.
+
+        In the named hours of every day the price of those hours counts, where it stands after the date's in the list.
+        """
+        hourly = [stage for stage in conditional if hasattr(stage.constraint, "start_time")]
         dated = [stage for stage in conditional if not hasattr(stage.constraint, "start_time")] or conditional[:1]
         starts = {stage.constraint.start_date for stage in dated[1:] if stage.constraint is not None}
         stages: _Stages = []
@@ -147,8 +150,33 @@ class _Reader:
                 began = stage.constraint is None or (start is not None and stage.constraint.start_date <= start)
                 active = stage if began else active
             moment = None if start is None else dt.datetime.combine(start, dt.time(), dt.UTC)
-            stages.append((moment, self._fields(active.prices)))
+            after = conditional.index(active)
+            hours = [stage for stage in hourly if conditional.index(stage) > after]
+            stages.append((moment, self._with_hours(name, self._fields(active.prices), hours)))
         return stages
+
+    def _with_hours(self, name: str, fields: _Fields, hourly: list[Any]) -> _Fields:
+        windows: dict[str, list[Window]] = {}
+        for stage in hourly:
+            start, end = (
+                (moment.hour * 60 + moment.minute) * 60 + moment.second
+                for moment in (stage.constraint.start_time, stage.constraint.end_time)
+            )
+            spans = [(start, end)] if start < end else [(start, DAY_SECONDS), (0, end)]
+            for unit, (amount, _, tiers, _) in self._fields(stage.prices).items():
+                if tiers or unit not in fields or fields[unit][2]:
+                    self._hourly.append(name)
+                    continue
+                windows.setdefault(unit, []).extend(Window(*span, amount) for span in spans if span[0] < span[1])
+        mapped = dict(fields)
+        for unit, found in windows.items():
+            amount, per, tiers, _ = fields[unit]
+            found.sort(key=lambda window: window.start)
+            if any(one.end > other.start for one, other in pairwise(found)):
+                self._hourly.append(name)
+            else:
+                mapped[unit] = (amount, per, tiers, tuple(found))
+        return mapped
 
     def _timeline(self, target: Target, stages: _Stages) -> Iterator[Price]:
         held: _Fields = {}
@@ -163,13 +191,14 @@ class _Reader:
                     current[unit] = fields[parent]
             for unit, value in current.items():
                 if held.get(unit) != value:
-                    amount, per, tiers = value
+                    amount, per, tiers, daily = value
                     yield Price(
                         target=target,
                         unit=unit,
                         amount=amount,
                         per=Decimal(per),
                         tiers=tiers,
+                        daily=daily,
                         effective_from=start,
                         source=self._source,
                     )
@@ -178,7 +207,10 @@ class _Reader:
     def notes(self) -> list[str]:
         """One sentence for each kind of thing that was not taken over."""
         kinds = (
-            (self._hourly, "have prices by time of day: the price outside the named hours was taken"),
+            (
+                self._hourly,
+                "have prices by time of day of a kind that this version does not know: the price outside those hours was taken",
+            ),
             (self._variants, "have variants such as batch processing: the standard price was taken"),
             (self._unpriced, "have no price in the catalogue and were left out; a free model needs a price of 0"),
             (sorted(self._unknown), "are price fields that this version does not know"),

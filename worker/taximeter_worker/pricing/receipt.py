@@ -10,16 +10,22 @@ import msgspec
 
 from taximeter_db.money import PICO_PER_USD, format_usd
 from taximeter_db.prices import plain, utc_text
-from taximeter_worker.pricing.book import PriceBook, Quantities, input_tokens, time_text
+from taximeter_db.prices_terms import RULES
+from taximeter_worker.pricing.book import PriceBook
+from taximeter_worker.pricing.charging import Line
+from taximeter_worker.pricing.shelf import Quantities, input_tokens, time_text
 
 ROUNDING: Final = "half-even to 10^-12 USD, once, on the total"
 
 
 class ReceiptLine(msgspec.Struct, frozen=True):
-    """One pool: `quantity` · `amount` / `per` = `cost` USD, exactly.
+    """One pool, or the part of it within one tier: `quantity` · `amount` / `per` = `cost` USD, exactly.
 
     `cost` is a decimal or, where a decimal would never end, a fraction such as ``"17/6000"``. `priced_as` differs from
-    `unit` where a sub-pool takes its parent's price. `above` is the long-context tier's threshold of input tokens.
+    `unit` where a sub-pool takes its parent's price. `charge` says how: ``flat``, ``package`` (then `blocks` · `amount`
+    is the cost), ``graduated`` (a line for each tier) or ``volume``; `above` is the tier's threshold: of input tokens for
+    a flat price, else of the unit's own quantity. `hours` are set where the price of that time of day was taken.
+    `policy` is set where the tool's policy for missing prices made the price: ``estimate`` or ``free``.
     A pool of quantity 0 without a price has no price fields and costs "0".
     """
 
@@ -35,10 +41,30 @@ class ReceiptLine(msgspec.Struct, frozen=True):
     entry: int | None = None
     revision: int | None = None
     source: str | None = None
+    charge: str | None = None
+    blocks: int | None = None
+    hours: str | None = None
+    policy: str | None = None
+
+
+class ReceiptStep(msgspec.Struct, frozen=True):
+    """A rule for the whole event that was applied: after it the amount is `exact`."""
+
+    rule: str
+    target: str
+    amount: str
+    exact: str
+    effective_from: str | None
+    entry: int
+    revision: int
+    source: str
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """A whole receipt: the lines' exact sum `exact`, plus `rounding`, is `cost`. All in USD."""
+    """A whole receipt: the lines add up to `subtotal`, the steps lead from there to `exact`; `cost` is that rounded.
+
+    `exact` plus `rounding` is `cost`. All in USD. `estimated` where a pool was priced by another model's prices.
+    """
 
     tool: str
     provider: str | None
@@ -51,6 +77,10 @@ class Receipt(msgspec.Struct, frozen=True):
     rounding: str
     cost: str
     rule: str = ROUNDING
+    subtotal: str = "0"
+    steps: list[ReceiptStep] = []
+    estimated: bool = False
+    workspace: str | None = None
 
 
 def exact_text(value: Fraction) -> str:
@@ -76,6 +106,7 @@ def explain(
     model: str | None,
     quantities: Quantities,
     occurred_at_us: int,
+    workspace: str | None = None,
 ) -> Receipt:
     """The receipt of an event under `book`; the arguments are those of `PriceBook.price`, and so is its cost.
 
@@ -85,47 +116,59 @@ def explain(
         PriceMissing: Some unit has no price at that time.
         OutOfRange: The cost is 10¹⁵ USD or more.
     """
-    cost = book.price(tool, provider, model, quantities, occurred_at_us)
-    targets = book.targets(tool, provider, model)
-    tokens = input_tokens(quantities)
-    total = Fraction(0)
-    lines = []
-    for unit, quantity in quantities.items():
-        priced = book.find(targets, unit, occurred_at_us)
-        if priced is None:
-            lines.append(ReceiptLine(unit, number_text(quantity), "0"))
-            continue
-        entry = priced.entry
-        amount, above = priced.amount(tokens)
-        exact = Fraction(quantity) * Fraction(amount) / Fraction(entry.per)
-        total += exact
-        lines.append(
-            ReceiptLine(
-                unit=unit,
-                quantity=number_text(quantity),
-                cost=exact_text(exact),
-                priced_as=priced.unit,
-                target=str(entry.target),
-                amount=plain(amount),
-                per=plain(entry.per),
-                above=above,
-                effective_from=None if entry.effective_from is None else utc_text(entry.effective_from),
-                entry=entry.id,
-                revision=entry.revision,
-                source=entry.source,
-            )
-        )
+    found = book.assess(tool, provider, model, quantities, occurred_at_us, workspace)
     return Receipt(
         tool=tool,
         provider=provider,
         model=model,
         occurred_at=time_text(occurred_at_us),
         price_version=book.revision,
-        input_tokens=number_text(tokens),
-        lines=lines,
-        exact=exact_text(total),
-        rounding=exact_text(Fraction(cost, PICO_PER_USD) - total),
-        cost=format_usd(cost),
+        input_tokens=number_text(input_tokens(quantities)),
+        lines=[_line(line) for line in found.lines],
+        subtotal=exact_text(found.subtotal),
+        steps=[
+            ReceiptStep(
+                rule=RULES[step.entry.unit],
+                target=str(step.entry.target),
+                amount=plain(step.entry.amount),
+                exact=exact_text(step.exact),
+                effective_from=None if step.entry.effective_from is None else utc_text(step.entry.effective_from),
+                entry=step.entry.id,
+                revision=step.entry.revision,
+                source=step.entry.source,
+            )
+            for step in found.steps
+        ],
+        exact=exact_text(found.exact),
+        rounding=exact_text(Fraction(found.cost, PICO_PER_USD) - found.exact),
+        cost=format_usd(found.cost),
+        estimated=found.estimated,
+        workspace=workspace,
+    )
+
+
+def _line(line: Line) -> ReceiptLine:
+    policy = None if line.policy is None else line.policy.charge
+    if line.priced is None or line.amount is None:
+        return ReceiptLine(line.unit, number_text(line.quantity), "0", policy=policy)
+    entry = line.priced.entry
+    return ReceiptLine(
+        unit=line.unit,
+        quantity=number_text(line.quantity),
+        cost=exact_text(line.exact),
+        priced_as=line.priced.unit,
+        target=str(entry.target),
+        amount=plain(line.amount),
+        per=plain(entry.per),
+        above=line.above,
+        effective_from=None if entry.effective_from is None else utc_text(entry.effective_from),
+        entry=entry.id,
+        revision=entry.revision,
+        source=entry.source,
+        charge=entry.charge,
+        blocks=line.blocks,
+        hours=None if line.window is None else str(line.window),
+        policy=policy,
     )
 
 
