@@ -28,12 +28,13 @@ class Receipts:
         """The receipt of a usage; None where the book does not give its cost (a usage booked by other means)."""
         try:
             receipt = explain(
-                self._book(conn, abs(row.price_version)),  # negative where it is an estimate
+                self._book(conn, row.price_version),
                 row.tool,
                 row.provider,
                 row.model,
                 row.quantities,
                 microseconds(row.occurred_at),
+                row.workspace_id,
             )
         except PricingError:
             return None

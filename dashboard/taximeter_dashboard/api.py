@@ -154,6 +154,7 @@ def usage_body(row: UsageRow) -> dict[str, Any]:
         "occurred_at": _utc(row.occurred_at),
         "recorded_at": _utc(row.recorded_at),
         "price_version": row.price_version,
+        "estimated": row.estimated,
     }
 
 

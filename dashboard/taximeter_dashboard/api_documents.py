@@ -42,6 +42,7 @@ class UsageDocument(BaseModel):
     occurred_at: dt.datetime
     recorded_at: dt.datetime
     price_version: int
+    estimated: bool = Field(description="Whether a policy for missing prices gave the price.")
 
 
 class UsageDetailsDocument(UsageDocument):

@@ -45,8 +45,9 @@ PAGE_MAX = 1_000
 
 
 class UsageRow(msgspec.Struct, frozen=True):
-    """A booked usage. Amounts in picodollars; `quantities` exact, as booked."""
+    """A booked usage. Amounts in picodollars; `quantities` exact, as booked; `estimated` where a policy priced it."""
 
+    workspace_id: str
     seq: int
     event_id: str
     tool: str
@@ -58,6 +59,7 @@ class UsageRow(msgspec.Struct, frozen=True):
     occurred_at: dt.datetime
     recorded_at: dt.datetime
     price_version: int
+    estimated: bool
 
     @property
     def balance_before(self) -> int:
@@ -80,9 +82,10 @@ class Payload(msgspec.Struct, frozen=True):
 _decode_quantities = msgspec.json.Decoder(dict[str, int | Decimal]).decode
 
 
-def _row(row: tuple[Any, ...]) -> UsageRow:
+def _row(workspace_id: str, row: tuple[Any, ...]) -> UsageRow:
     seq, event_id, tool, provider, model, quantities, cost, balance_after, occurred_at, recorded_at, version = row
     return UsageRow(
+        workspace_id,
         seq,
         event_id,
         tool,
@@ -93,7 +96,8 @@ def _row(row: tuple[Any, ...]) -> UsageRow:
         money.from_numeric_text(balance_after),
         occurred_at,
         recorded_at,
-        version,
+        abs(version),
+        version < 0,  # decision 0048
     )
 
 
@@ -102,12 +106,12 @@ def between(conn: Connection[Any], workspace_id: str, first: int, last: int) -> 
     if last < first:
         return []
     parameters = {"workspace_id": workspace_id, "first": first, "last": last, "limit": PAGE_MAX}
-    return [_row(row) for row in conn.execute(_RANGE, parameters)]
+    return [_row(workspace_id, row) for row in conn.execute(_RANGE, parameters)]
 
 
 def pick(conn: Connection[Any], workspace_id: str, seqs: list[int]) -> list[UsageRow]:
     """Usages of these numbers, in the order given."""
-    rows = {row[0]: _row(row) for row in conn.execute(_PICK, [workspace_id, seqs])}
+    rows = {row[0]: _row(workspace_id, row) for row in conn.execute(_PICK, [workspace_id, seqs])}
     return [rows[seq] for seq in seqs if seq in rows]
 
 
