@@ -34,7 +34,7 @@ def test_killed_at_every_point_it_still_happens_once(new_worker, priced_url, val
     url = valkey.url(BROKER_DATABASE)
     feed = Feed(url)
     worker = new_worker(priced_url, url, valkey.url(0))
-    for point in failpoints.POINTS:
+    for point in failpoints.BOOKING_POINTS:
         feed.send(*(usage("acme", 1000) for _ in range(10)))
         worker.start(TAXIMETER_FAILPOINT=point)
         assert worker.wait(60) == -signal.SIGKILL, (point, worker.text())
@@ -46,7 +46,7 @@ def test_killed_at_every_point_it_still_happens_once(new_worker, priced_url, val
     eventually(lambda: feed.waiting() == feed.unacknowledged() == 0)
     eventually(lambda: redis_client.hget(names.balance_key("acme"), "balance") == "-0.07")
     assert redis_client.hget(names.flag_key("acme"), "status") == "low"
-    assert ledger.usages == 10 * len(failpoints.POINTS)
+    assert ledger.usages == 10 * len(failpoints.BOOKING_POINTS)
     assert worker.stop() == 0
     ledger.verify()
     feed.close()

@@ -11,7 +11,7 @@ import os
 import signal
 
 VARIABLE = "TAXIMETER_FAILPOINT"
-POINTS = (
+BOOKING_POINTS = (
     "after_decode",
     "before_commit",
     "after_commit",
@@ -19,9 +19,9 @@ POINTS = (
     "after_flag",
     "before_ack",
     "after_ack",
-    "before_reprice_commit",
-    "after_reprice_commit",
 )
+REPRICING_POINTS = ("before_reprice_commit", "after_reprice_commit")
+POINTS = BOOKING_POINTS + REPRICING_POINTS
 
 
 def _armed() -> tuple[str, int]:
