@@ -103,7 +103,7 @@ def kill_in_a_loop(workers: list[WorkerProcess], kills: int, dice: random.Random
         worker.start()
     while deaths.total() < kills:
         worker = dice.choice(workers)
-        point = dice.choice(failpoints.POINTS)
+        point = dice.choice(failpoints.BOOKING_POINTS)
         if dice.random() < 0.3:
             _connect(worker)
             time.sleep(dice.uniform(0.0, 0.5))
