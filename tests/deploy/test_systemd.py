@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.compose_file import DEPLOY
+from servers import require
 from taximeter_worker.settings import Settings
 
 UNIT = DEPLOY / "systemd" / "taximeter-worker.service"
@@ -21,8 +22,7 @@ EXPOSURE_MAX = 1.5
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
     """A copy whose program exists on this machine."""
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("this machine has no systemd-analyze")
+    require("systemd-analyze", shutil.which("systemd-analyze"), "install systemd")
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace("/opt/taximeter/bin/taximeter", sys.executable))
     return copy

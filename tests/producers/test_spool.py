@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from servers import require
 from taximeter import Meter, SpoolError
 from taximeter.segment import Segment
 from taximeter.spool import Spool
@@ -186,13 +187,11 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount a small file system")
+    require("A small file system", os.geteuid() == 0 and shutil.which("mount"), "only root can mount one")
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "tmpfs", str(folder)], capture_output=True, check=False
     )
-    if mounted.returncode != 0:
-        pytest.skip("this machine lets nobody mount a file system")
+    require("A small file system", mounted.returncode == 0, "this machine lets nobody mount one")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
