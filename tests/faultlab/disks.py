@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from servers import require
+
+FILLING_SECONDS = 1.0
+_PAGE_BYTES = 4096
 
 
 class SmallDisk:
@@ -26,18 +30,19 @@ class SmallDisk:
         return self.folder / "ballast"
 
     def fill(self) -> None:
-        """Leave no room at all."""
-        with self._ballast.open("ab") as ballast:
-            while (free := shutil.disk_usage(self.folder).free) > 0:
-                try:
-                    os.posix_fallocate(ballast.fileno(), ballast.tell(), free)
-                    ballast.seek(0, os.SEEK_END)
-                except OSError:  # others write as well: take what is left page by page
+        """Leave next to no room. Others write and delete meanwhile, so what they give up is taken only for a moment."""
+        until = time.monotonic() + FILLING_SECONDS
+        descriptor = os.open(self._ballast, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            while (room := shutil.disk_usage(self.folder).free) >= _PAGE_BYTES and time.monotonic() < until:
+                while room >= _PAGE_BYTES:
                     try:
-                        ballast.write(bytes(4096))
-                        ballast.flush()
-                    except OSError:
-                        return
+                        os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, room)
+                        break
+                    except OSError:  # somebody was faster
+                        room //= 2
+        finally:
+            os.close(descriptor)
 
     def relieve(self) -> None:
         """Give the room back."""

@@ -170,7 +170,7 @@ def memory_alarm(stage: Stage, dice: random.Random) -> None:
 def broker_disk_alarm(stage: Stage, dice: random.Random) -> bool:
     if not isinstance(stage.broker, RabbitMQ):
         return False
-    stage.broker.ctl("set_disk_free_limit", "1000TB")
+    stage.broker.ctl("set_disk_free_limit", "9000GB")
     time.sleep(dice.uniform(1, 4))
     stage.broker.ctl("set_disk_free_limit", "50MB")
     return True

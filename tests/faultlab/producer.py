@@ -32,7 +32,7 @@ def accepted(journal: Path) -> int:
 def main() -> None:
     seed, producer, began, rate, journal = sys.argv[1:]
     began_at, path = datetime.fromisoformat(began), Path(journal)
-    stopping = []
+    stopping, parent = [], os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
     number = accepted(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -50,6 +50,8 @@ def main() -> None:
         number += 1
         os.pwrite(descriptor, b"%020d" % number, 0)
         if number % ASK_EVERY == 0:
+            if os.getppid() != parent:
+                return  # nobody is left to stop it
             asked = time.monotonic()
             meter.enabled(planned.workspace)
             slowest = max(slowest, time.monotonic() - asked)
