@@ -108,6 +108,7 @@ def fill(
         conn.execute("SELECT set_config('taximeter_demo.since', %s, true)", [start.isoformat()])
         conn.execute(_PARTITION_BEFORE, prepare=False)
         conn.execute(_SET_CLOCK, prepare=False)
+        conn.execute("UPDATE taximeter.ledger_state SET status_changes_since = %s", [start])
         for name, habit in habits.items():
             past.pay(start, name, habit.first, "the first top-up of the demonstration", f"demo-first-{name}")
         for begin, width in _steps(start, now):

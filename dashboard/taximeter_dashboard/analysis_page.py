@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query, Request
 from psycopg import Connection
 from starlette.responses import Response
 
-from taximeter_dashboard import amounts, charts, pages
+from taximeter_dashboard import amounts, charts, flips, pages
 from taximeter_dashboard.analysis import SPANS, Analysis, Span, Split, analyse, label, starts
-from taximeter_dashboard.charts_balance import Point, balance_svg
+from taximeter_dashboard.charts_balance import Flip, Point, balance_svg
 from taximeter_dashboard.charts_balance import Span as Axis
 from taximeter_dashboard.house import CurrentHouse, admit
 from taximeter_dashboard.render import zone_of
@@ -120,17 +120,25 @@ def _history(
     unit = SPANS[span][1]
     edges = [(edge.replace(tzinfo=where), label(edge, unit)) for edge in starts(now, where, span)]
     axis = Axis(result.since, now, edges)
+    seen = flips.read(conn, found.workspace_id, result.since, now)
+    marks = [one.flip for one in seen.lines[::-1]]
+    # A flip is a point of the line too, wherever the line was looked at.
+    points = sorted([*points, *(Point(one.at, one.balance) for one in marks)], key=lambda one: one.at)
     return {
-        "balance": charts.drawings(balance_svg, axis, points, [], (found.minimum, found.low)) if points else [],
-        "balance_says": _balance_says(points, found),
+        "balance": charts.drawings(balance_svg, axis, points, marks, (found.minimum, found.low)) if points else [],
+        "balance_says": _balance_says(points, marks, found),
+        "flips": seen,
+        "flips_shown": flips.SHOWN,
     }
 
 
-def _balance_says(points: list[Point], found: Summary) -> str:
+def _balance_says(points: list[Point], marks: list[Flip], found: Summary) -> str:
     if not points:
         return ""
-    lowest = min(one.balance for one in points)
-    return (
-        f"Balance from {amounts.rounded(points[0].balance)} to {amounts.rounded(found.balance)},"
-        f" at the lowest {amounts.rounded(lowest, (found.minimum, found.low))}."
+    limits = (found.minimum, found.low)
+    first, last, lowest = (
+        amounts.rounded(pico, limits) for pico in (points[0].balance, found.balance, min(one.balance for one in points))
     )
+    off = sum(one.off for one in marks)
+    often = "never" if not off else "once" if off == 1 else f"{off} times"
+    return f"Balance from {first} to {last}, at the lowest {lowest}. AI went off {often}."
