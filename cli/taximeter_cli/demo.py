@@ -25,7 +25,7 @@ from taximeter import Meter
 from taximeter_cli import demo_history, payments, session
 from taximeter_cli.demo_history import Habit
 from taximeter_db import ledger
-from taximeter_db.connect import connection
+from taximeter_db.connect import booking_connection, connection
 from taximeter_db.events import Policy, WorkspaceState
 from taximeter_db.money import PICO_PER_USD
 from taximeter_db.prices import Price, PriceError, Target
@@ -48,10 +48,10 @@ WORKSPACES: Final = {
 }
 """Workspace → first top-up in USD, share of the traffic."""
 HABITS: Final = {
-    "harbor-books": Habit(110, "40.00", "20.00", 3 * PICO_PER_USD),
-    "pine-street-clinic": Habit(70, "75.00", "25.00", 5 * PICO_PER_USD),
-    "lumen-labs": Habit(150, "120.00", "50.00", 10 * PICO_PER_USD),
-    FRUGAL: Habit(45, FRUGAL_TOP_UP, FRUGAL_TOP_UP),
+    "harbor-books": Habit(60, "40.00", "20.00", 3 * PICO_PER_USD),
+    "pine-street-clinic": Habit(35, "75.00", "25.00", 5 * PICO_PER_USD),
+    "lumen-labs": Habit(80, "120.00", "50.00", 10 * PICO_PER_USD),
+    FRUGAL: Habit(36, FRUGAL_TOP_UP, FRUGAL_TOP_UP),
 }
 """How they lived before the demonstration began."""
 
@@ -133,8 +133,6 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     settings = Settings.from_env()
-    price_pictures(settings.database_url)
-    remember(settings)
     for workspace, (amount, _) in WORKSPACES.items():
         pay(settings, workspace, amount, f"demo-first-{workspace}", "the first top-up of the demonstration")
     with Meter.from_env(source="/demo", on_unknown="open") as meter:
@@ -156,15 +154,11 @@ def past(conn: Connection[Any], policy: Policy, now: dt.datetime) -> list[Worksp
     return demo_history.fill(conn, HABITS, lambda chance: chance.choices(*_WEIGHTED)[0](chance), policy, now)
 
 
-def remember(settings: Settings) -> None:
-    """Book the history of a new demonstration, and its flags."""
-    with session.booking(settings) as conn:
-        try:
-            states = past(conn, policy_of(settings), dt.datetime.now(dt.UTC))
-        except psycopg.Error as error:  # a database that is not the embedded one may not let it
-            print(f"the demonstration begins without a history: {error}", flush=True)
-        else:
-            session.write_flags(settings, conn, states)
+def remember(database_url: str) -> None:
+    """Book the history of a new demonstration. The worker that starts afterwards writes the flags."""
+    price_pictures(database_url)
+    with contextlib.closing(booking_connection(database_url)) as conn, contextlib.suppress(psycopg.Error):
+        past(conn, Policy(), dt.datetime.now(dt.UTC))  # without it, the demonstration begins today
 
 
 def trickle(meter: Meter, settings: Settings, ended: threading.Event) -> None:

@@ -21,9 +21,9 @@ from taximeter_db.events import Outcome, Policy, Usage, WorkspaceState
 from taximeter_worker.decode import decode_message
 from taximeter_worker.pricing import PriceBook, load_book
 
-DAYS: Final = 45
-_SINGLY: Final = dt.timedelta(days=2)
-"""How much of the newest past is booked usage by usage; what lies before, an hour at a time."""
+DAYS: Final = 42
+_SINGLY: Final = dt.timedelta(days=1)
+"""How much of the newest past is booked a few minutes at a time; what lies before, two hours at a time."""
 _PAUSE: Final = dt.timedelta(hours=5)
 _BUSY_HOURS: Final = (1, 1, 1, 1, 1, 2, 4, 8, 14, 18, 18, 14, 12, 16, 18, 17, 14, 9, 6, 4, 3, 2, 2, 1)
 _SET_CLOCK: Final = """
@@ -123,9 +123,9 @@ def fill(
 
 
 def _steps(start: dt.datetime, now: dt.datetime) -> Iterator[tuple[dt.datetime, dt.timedelta]]:
-    hour, minute = dt.timedelta(hours=1), dt.timedelta(minutes=4)
-    while start < now - minute:
-        width = minute if start > now - _SINGLY else hour
+    hours, minutes = dt.timedelta(hours=2), dt.timedelta(minutes=4)
+    while start < now - minutes:
+        width = minutes if start > now - _SINGLY else hours
         yield start, width
         start += width
 

@@ -19,7 +19,7 @@ from taximeter_dashboard.render import zone_of
 from taximeter_db.reading import Summary, history
 
 _POINTS: Final = 120
-_QUARTER: Final = 900
+_QUARTER: Final = dt.timedelta(minutes=15)
 
 router = APIRouter(include_in_schema=False)
 
@@ -114,8 +114,10 @@ def _change(result: Analysis) -> str | None:
 def _history(
     conn: Connection[Any], found: Summary, result: Analysis, span: Span, now: dt.datetime, where: zoneinfo.ZoneInfo
 ) -> dict[str, Any]:
-    width = max(_QUARTER, int((now - result.since).total_seconds()) // _POINTS // _QUARTER * _QUARTER)
-    balances = history.balances(conn, found.workspace_id, result.since, dt.timedelta(seconds=width))
+    quarters = max(1, -(-(now - result.since) // _QUARTER // _POINTS))
+    steps = range(1, (now - result.since) // _QUARTER // quarters + 2)
+    edges_at = [result.since + step * quarters * _QUARTER for step in steps]
+    balances = history.balances(conn, found.workspace_id, result.since, edges_at)
     points = [Point(max(one.at, result.since), one.balance) for one in balances]
     unit = SPANS[span][1]
     edges = [(edge.replace(tzinfo=where), label(edge, unit)) for edge in starts(now, where, span)]
@@ -124,6 +126,8 @@ def _history(
     marks = [one.flip for one in seen.lines[::-1]]
     # A flip is a point of the line too, wherever the line was looked at.
     points = sorted([*points, *(Point(one.at, one.balance) for one in marks)], key=lambda one: one.at)
+    if points:
+        points.append(Point(now, found.balance))
     return {
         "balance": charts.drawings(balance_svg, axis, points, marks, (found.minimum, found.low)) if points else [],
         "balance_says": _balance_says(points, marks, found),
