@@ -132,7 +132,9 @@ def _insert(
         batch.new = list(first.values())
         return
     claimed = (
-        {key.bytes + names[name] for key, name in zip(claimed_keys, claimed_workspaces, strict=True)} if count else set()
+        {key.bytes + names[name] for key, name in zip(claimed_keys, claimed_workspaces, strict=True)}
+        if count
+        else set()
     )
     old = [first[key] for key in ordered if key not in claimed]
     for event_key, workspace_id, fingerprint in conn.execute(

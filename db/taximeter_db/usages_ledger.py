@@ -28,6 +28,7 @@ _JSONB_VERSION: Final = b"\x01"
 _NAMES_CACHED_MAX: Final = 10_000
 _names: dict[tuple[str, str | None, str | None], bytes] = {}
 
+
 def transact(
     conn: Connection[Any],
     usages: Sequence[Usage],
