@@ -7,6 +7,7 @@ PostgreSQL's data and the producers' spool lie on small disks that can be filled
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -138,7 +139,7 @@ class Stage:
             "TAXIMETER_BROKER_URL": self.proxies["producers to broker"].url(self.broker_url),
             "TAXIMETER_REDIS_URL": self.proxies["producers to flags"].url(self.flags.url(FLAG_DATABASE)),
             "TAXIMETER_SPOOL": str(self.spool_disk.folder / "spool"),
-            "PYTHONPATH": str(_TESTS),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(_TESTS), self._environment.get("PYTHONPATH")])),
         }
         command = [sys.executable, "-m", "faultlab.producer", str(self.seed), str(number), self.began_at.isoformat()]
         command += [str(self._rate), str(self._journal(number))]
