@@ -13,7 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
 from taximeter_dashboard import (
-    analysis,
+    analysis_page,
     api,
     api_documents,
     export,
@@ -63,7 +63,7 @@ def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
     for router in (
         api.router,
         sign_in.router,
-        analysis.router,
+        analysis_page.router,
         export.router,
         owner_settings.router,
         live.router,

@@ -40,6 +40,7 @@ _templates = Environment(
 )
 _templates.globals.update(
     exact=amounts.exact,
+    bare=money.format_usd,
     signed=amounts.signed,
     cell=amounts.cell,
     plain=amounts.plain,
