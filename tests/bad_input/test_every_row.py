@@ -273,20 +273,28 @@ def test_row_39_markup_is_shown_as_text_everywhere(stage: Stage, page: TestClien
         )
 
 
-@pytest.mark.parametrize("start", ["=HYPERLINK(A1)", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
-def test_row_40_a_formula_is_neutralised_in_csv(stage: Stage, page: TestClient, start: str):
-    before = stage.workspace("row-40")
-    count = before.usage_count if before else 0
-    stage.send({**good("row-40", 1, tool=start, provider=start, model=start), "id": start.strip() + "#"})
-    # without a price it waits, with one for the tool it is booked by itself
-    with connection(stage.database_url) as conn:
-        set_price(
-            conn, Price(target=Target(start, None, None), unit="input_tokens", amount=Decimal(1), per=Decimal(1000))
-        )
-    stage.booked("row-40", count + 1)
-    row = next(csv.DictReader(io.StringIO(page.get("/workspaces/row-40/export.csv").text, newline="")))
-    assert (row["tool"], row["provider"], row["model"]) == (f"'{start}",) * 3
-    assert row["event_id"] == f"'{start.strip()}#"
+FORMULAS = {
+    "=HYPERLINK(A1)": "'=HYPERLINK(A1)",
+    "+1": "'+1",
+    "-1": "'-1",
+    "@SUM(A1)": "'@SUM(A1)",
+    "=cmd|' /C calc'!A0": "'=cmd|' /C calc'!A0",
+    "\t=1": "'\t'=1",
+    "\r\n=1": "'\r'\n'=1",
+    "\uff1d1": "'\uff1d1",
+    "a;=1": "a;'=1",
+    'plain, "quoted" text - 1=1': 'plain, "quoted" text - 1=1',
+}
+
+
+def test_row_40_a_formula_is_neutralised_in_csv(stage: Stage, page: TestClient):
+    events = [good("row-40", number, tool=text) for number, text in enumerate(FORMULAS)]
+    stage.send(*events, {**good("row-40", "x"), "id": "=1#"}, {**good("row-40", "y"), "id": "a;+1"})
+    stage.booked("row-40", len(FORMULAS) + 2)
+    answer = page.get("/workspaces/row-40/export.csv?sort=oldest")
+    rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    assert [row["tool"] for row in rows[:-2]] == list(FORMULAS.values())
+    assert [row["event_id"] for row in rows[-2:]] == ["'=1#", "a;'+1"]
 
 
 def test_nothing_sensitive_in_any_log_and_no_worker_stopped_restarted_or_looped(stage: Stage):
