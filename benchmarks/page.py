@@ -1,6 +1,6 @@
 """Server time of the page's views in one large workspace: ``python -m benchmarks.page --usages 10000000``.
 
-The usages are written by SQL, as booking would leave them: running balance, gapless numbers, keys, a payload each.
+`benchmarks.generate` writes the usages, spread over sixty days, with a payload each.
 """
 
 from __future__ import annotations
@@ -15,59 +15,16 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from benchmarks.generate import Shape, fill, roll_up
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_dashboard.app import create_app
 from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
-from taximeter_db import migrate, rollups
+from taximeter_db import migrate
 from taximeter_db.connect import connection
 
 ROUNDS = 21
-RUN = 500_000
-# Spread from the start of the month to now: the partitions that exist.
-FILL = """
-WITH made AS (
-    SELECT n AS seq, md5(n::text)::uuid AS key,
-           date_trunc('month', now()) + (now() - date_trunc('month', now())) * (n / %(all)s::float8) AS at
-    FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n
-), keys AS (
-    INSERT INTO taximeter.usage_keys (event_key, workspace_id, fingerprint, booked_at)
-    SELECT overlay(overlay(key::text placing '4' from 15) placing 'a' from 20)::uuid, 'large', key, at FROM made
-), payloads AS (
-    INSERT INTO taximeter.usage_payloads (seq, recorded_at, codec, workspace_id, payload)
-    SELECT seq, at, 0, 'large',
-           convert_to('{"input":"question ' || seq || '","output":"answer ' || seq || '"}', 'UTF8') FROM made
-)
-INSERT INTO taximeter.usages
-SELECT seq, seq + 1, 1, at, at, 0.00003, 1000 - seq * 0.00003, 'large',
-       overlay(overlay(key::text placing '4' from 15) placing 'a' from 20),
-       (ARRAY['chat', 'search', 'summaries', 'images'])[1 + seq %% 4], 'openai',
-       (ARRAY['gpt-4o', 'gpt-4o-mini', 'o3'])[1 + seq %% 3], '{"input_tokens": 12}'
-FROM made
-"""
-WORKSPACE = """
-INSERT INTO taximeter.workspaces (workspace_id, balance, usage_cost, payment_total, usage_count, payment_count)
-VALUES ('large', 1000 - %(all)s * 0.00003, %(all)s * 0.00003, 1000, %(all)s, 1);
-"""
-PAYMENT = """
-INSERT INTO taximeter.payments (workspace_id, payment_id, seq, entry, kind, amount, balance_after, fingerprint,
-                                occurred_at, recorded_at)
-VALUES ('large', 'first', 1, 1, 'top_up', 1000, 1000, md5('')::uuid, date_trunc('month', now()),
-        date_trunc('month', now()))
-"""
-
-
-def fill(url: str, count: int) -> None:
-    """Write the usages and roll them up."""
-    with connection(url) as conn:
-        conn.execute(WORKSPACE, {"all": count})
-        conn.execute(PAYMENT)
-        for first in range(1, count + 1, RUN):
-            conn.execute(FILL, {"all": count, "first": first, "last": min(count, first + RUN - 1)})
-            print(f"  {min(count, first + RUN - 1):,} usages", flush=True)
-        conn.execute("ANALYZE")
-        while rollups.behind(conn):
-            rollups.advance(conn, "large")
+WORKSPACE = "large-000000"
 
 
 def measure(url: str, count: int) -> dict[str, float]:
@@ -79,19 +36,19 @@ def measure(url: str, count: int) -> dict[str, float]:
         row: Any = conn.execute("SELECT event_id FROM taximeter.usages WHERE seq = %s", [count // 3]).fetchone()
     pages = -(-count // 20)
     views = {
-        "usages, page 1": "/workspaces/large",
-        "usages, the middle page": f"/workspaces/large/usages?page={pages // 2}&upto={count}",
-        "usages, the last page": f"/workspaces/large/usages?page={pages}&upto={count}",
-        "usages, filtered": "/workspaces/large/usages?tool=chat&model=o3",
-        "usages, filtered, last": "/workspaces/large/usages?tool=chat&model=o3&end=1",
-        "usages, filtered, no match": "/workspaces/large/usages?least=1.00",
-        "usage details": f"/workspaces/large/usages/{count // 2}",
-        "usage by event id": f"/api/v1/workspaces/large/usages/{row[0]}",
-        "payments": "/workspaces/large/payments",
-        "analysis, 30 days": "/workspaces/large/analysis",
-        "analysis, 12 months by model": "/workspaces/large/analysis?span=year&by=model",
-        "settings": "/workspaces/large/settings",
-        "API summary": "/api/v1/workspaces/large/summary",
+        "usages, page 1": f"/workspaces/{WORKSPACE}",
+        "usages, the middle page": f"/workspaces/{WORKSPACE}/usages?page={pages // 2}&upto={count}",
+        "usages, the last page": f"/workspaces/{WORKSPACE}/usages?page={pages}&upto={count}",
+        "usages, filtered": f"/workspaces/{WORKSPACE}/usages?tool=chat&model=o3",
+        "usages, filtered, last": f"/workspaces/{WORKSPACE}/usages?tool=chat&model=o3&end=1",
+        "usages, filtered, no match": f"/workspaces/{WORKSPACE}/usages?least=1.00",
+        "usage details": f"/workspaces/{WORKSPACE}/usages/{count // 2}",
+        "usage by event id": f"/api/v1/workspaces/{WORKSPACE}/usages/{row[0]}",
+        "payments": f"/workspaces/{WORKSPACE}/payments",
+        "analysis, 30 days": f"/workspaces/{WORKSPACE}/analysis",
+        "analysis, 12 months by model": f"/workspaces/{WORKSPACE}/analysis?span=year&by=model",
+        "settings": f"/workspaces/{WORKSPACE}/settings",
+        "API summary": f"/api/v1/workspaces/{WORKSPACE}/summary",
     }
     medians = {}
     for name, path in views.items():
@@ -117,7 +74,9 @@ def main() -> None:
     try:
         server.start()
         migrate.upgrade(server.url())
-        fill(server.url(), count)
+        shape = Shape(usages=count, workspaces=1, prefix="large-", payloads=True)
+        fill(server.url(), shape, lambda done: print(f"  {done:,} usages", flush=True))
+        roll_up(server.url(), shape)
         for name, median in measure(server.url(), count).items():
             print(f"{name:<34}{median:>8.1f} ms")
     finally:

@@ -220,3 +220,4 @@ class LedgerState(Base):
     only_row: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
     epoch: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
     partition_width: Mapped[str] = mapped_column(Text, server_default=text("'month'"))
+    status_changes_since: Mapped[dt.datetime] = mapped_column(Time, server_default=text("now()"))

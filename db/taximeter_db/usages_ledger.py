@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from psycopg import Connection
 
-from taximeter_db import rows
+from taximeter_db import rows, status_changes
 from taximeter_db.events import Outcome, Rejected, Usage, WorkspaceState
 from taximeter_db.ledger_common import MissingWorkspacesError, conflict, park, state_from_row
 from taximeter_db.sql import statement
@@ -68,7 +68,10 @@ def transact(
         if batch.new or batch.duplicates:
             costs = _costs(batch)
             states = _debit(conn, batch, costs)
-            _append(conn, batch.new, costs, states)
+            if batch.new:
+                recorded_at = max(state.recorded_at for state in states.values())
+                _append(conn, batch.new, costs, states, recorded_at)
+                status_changes.append(conn, status_changes.of_usages(batch.new, costs, states, recorded_at))
             mine.states = states
         park(conn, [*rejected, *batch.conflicts], mine)
         if before_commit is not None:
@@ -160,11 +163,9 @@ def _append(
     usages: Sequence[Usage],
     costs: dict[str, list[int]],
     states: dict[str, WorkspaceState],
+    recorded_at: int,
 ) -> None:
     """Append the rows of the log, each with its number and the balance after it, and their payloads."""
-    if not usages:
-        return
-    recorded_at = max(state.recorded_at for state in states.values())
     # The update returned where each workspace ended; walking forward from where it began gives every row its balance.
     running: dict[str, list[int]] = {}
     packed_names: dict[str, bytes] = {}

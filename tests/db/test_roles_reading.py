@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taximeter_db import connect, rollups
-from taximeter_db.reading import filtered, pace, payments, scope, spending, summary, usages
+from taximeter_db.reading import filtered, pace, payments, scope, spending, status_changes, summary, usages
 
 COUNT = 30_000
 _FILL = f"""
@@ -22,6 +22,9 @@ INSERT INTO taximeter.usages (seq, entry, price_version, occurred_at, recorded_a
                               event_id, tool, provider, model, quantities)
 SELECT n, n, 1, now() + n * interval '1 second', now() + n * interval '1 second', 1, -n, name, 'event-' || n, 'chat',
        'p', 'm', '{{}}' FROM generate_series(1, {COUNT}) AS n, unnest(ARRAY['acme', 'other']) AS name;
+INSERT INTO taximeter.status_changes (workspace_id, changed_at, status_before, status_after, balance_after,
+                                      minimum_balance, low_balance_threshold, entry, cause, cause_seq, cause_id)
+VALUES ('acme', now(), 'low', 'insufficient', -1, -0.12, 0, 1, 'usage', 1, 'event-1');
 INSERT INTO taximeter.usage_payloads SELECT seq, recorded_at, 0, workspace_id, 'x' FROM taximeter.usages;
 INSERT INTO taximeter.usage_keys VALUES (%(key)s, 'acme', %(key)s, now() + interval '20000 seconds');
 """
@@ -63,7 +66,7 @@ def test_no_reader_falls_back_to_the_whole_log(filled, role_url: Callable[[str],
             "payloads": (lambda: usages.payloads(mine, "acme", usages.between(mine, "acme", 7, 9), 10), 20),
             "by time": (lambda: usages.seq_at(mine, "acme", middle), 100),
             "since": (lambda: pace.spent_since(mine, found, middle), 100),
-            "off": (lambda: summary.switched_off_by(mine, found), 2_100),
+            "off": (lambda: status_changes.switched_off_by(mine, "acme"), 10),
             "by id": (lambda: usages.find(mine, "acme", "event-20001"), 5_200),
             "filtered": (lambda: filtered.matches(mine, "acme", wanted, limit=21), 2_000),
             "payments": (lambda: payments.between(mine, "acme", 1, 20), 5),

@@ -15,8 +15,8 @@ GRANT CONNECT ON DATABASE {database} TO taximeter_worker, taximeter_dashboard, t
 GRANT USAGE ON SCHEMA taximeter TO taximeter_worker, taximeter_dashboard, taximeter_metrics;
 
 -- The worker books: it adds to the logs and never changes them; it moves balances; the rest are its own lists.
-GRANT SELECT, INSERT ON taximeter.usage_keys, taximeter.usages, taximeter.usage_payloads, taximeter.payments
-    TO taximeter_worker;
+GRANT SELECT, INSERT ON taximeter.usage_keys, taximeter.usages, taximeter.usage_payloads, taximeter.payments,
+    taximeter.status_changes TO taximeter_worker;
 GRANT SELECT, INSERT, UPDATE ON taximeter.workspaces TO taximeter_worker;
 GRANT SELECT, INSERT ON taximeter.quarantine TO taximeter_worker;
 GRANT UPDATE (resolved_at, resolution, resolved_by, resolution_note) ON taximeter.quarantine TO taximeter_worker;
@@ -38,7 +38,7 @@ GRANT INSERT (workspace_id, minimum_balance, low_balance_threshold),
     UPDATE (minimum_balance, low_balance_threshold, version, updated_at) ON taximeter.workspaces TO taximeter_dashboard;
 GRANT SELECT, INSERT, UPDATE ON taximeter.usage_rollups, taximeter.rollup_progress TO taximeter_dashboard;
 GRANT SELECT, INSERT ON taximeter.usage_names TO taximeter_dashboard;
-GRANT SELECT, INSERT ON taximeter.workspace_changes TO taximeter_dashboard;
+GRANT SELECT, INSERT ON taximeter.workspace_changes, taximeter.status_changes TO taximeter_dashboard;
 GRANT SELECT, INSERT, DELETE ON taximeter.workspace_readers TO taximeter_dashboard;
 GRANT INSERT ON taximeter.operator_looks TO taximeter_dashboard;
 GRANT SELECT, INSERT, DELETE ON taximeter.used_sign_ins TO taximeter_dashboard;

@@ -2,14 +2,14 @@
 
 Who may do what is in sql/grants.sql, which every `taximeter migrate` applies anew.
 
-Revision ID: 0005
-Revises: 0004
+Revision ID: 0006
+Revises: 0005
 """
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -24,7 +24,7 @@ BEGIN
 END $$;
 
 SELECT taximeter.keep_to_workspace(name) FROM unnest(ARRAY[
-    'workspaces', 'usage_keys', 'usages', 'usage_payloads', 'payments', 'quarantine', 'stale_flags',
+    'workspaces', 'usage_keys', 'usages', 'usage_payloads', 'payments', 'quarantine', 'stale_flags', 'status_changes',
     'usage_rollups', 'rollup_progress', 'usage_names', 'workspace_changes', 'workspace_readers', 'operator_looks',
     'repricings', 'repriced_workspaces', 'repriced_usages']) AS name;
 """

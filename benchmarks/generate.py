@@ -1,0 +1,218 @@
+"""Fill a ledger with usages by SQL, as booking would have left them: running balances, numbers without a gap, keys.
+
+    python -m benchmarks.generate URL --usages 10000000 --workspaces 1 --days 60 --payloads --rollups
+
+URL is that of an empty, migrated database, as its owner. Rows are spread evenly over the workspaces and over the days up to
+now, oldest first; partitions are made back to the first day in the ledger's width (or another: ``--width day``). The same
+arguments give the same rows, times apart. `verify` passes afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+from psycopg import Connection
+
+from taximeter_db import connect, rollups
+from taximeter_db.partitions import ensure
+
+RUN = 250_000
+PAID = 1_000_000
+"""USD that every workspace was given once, before its first usage."""
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What to write. `ids`: ``uuid7``, as the SDK makes them, or ``random``, as some foreign producers do."""
+
+    usages: int
+    workspaces: int = 1_000
+    days: float = 60.0
+    ids: str = "uuid7"
+    payloads: bool = False
+    width: str | None = None
+    prefix: str = "ws-"
+
+    def workspace_id(self, number: int) -> str:
+        """Id of the workspace of a number from 0."""
+        return f"{self.prefix}{number:06d}"
+
+
+# A usage costs 0.006 USD, every eighth of a workspace 0.06: so sums follow from the number alone.
+_COST = "CASE WHEN seq % 8 = 0 THEN 0.06 ELSE 0.006 END"
+_SPENT = "seq * 0.006 + seq / 8 * 0.054"
+_KEY = {
+    # 48 bits of milliseconds, version 7, variant a, the rest from the row's number
+    "uuid7": """overlay(overlay(md5(n::text) placing lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') from 1)
+                placing '7' from 13)""",
+    "random": "overlay(md5(n::text) placing '4' from 13)",
+}
+_MADE = """
+WITH numbered AS (
+    SELECT n, %(prefix)s || lpad((n % %(workspaces)s)::text, 6, '0') AS workspace_id, n / %(workspaces)s + 1 AS seq,
+           %(until)s - make_interval(secs => %(seconds)s * (1 - n / %(usages)s::float8)) AS at
+    FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n
+), made AS MATERIALIZED (
+    SELECT n, workspace_id, seq, at, overlay({key} placing 'a' from 17)::uuid AS key FROM numbered
+)
+"""
+_KEYS = """, keys AS (
+    INSERT INTO taximeter.usage_keys (event_key, workspace_id, fingerprint, booked_at)
+    SELECT key, workspace_id, md5(key::text)::uuid, at FROM made
+)"""
+_PAYLOADS = """, payloads AS (
+    INSERT INTO taximeter.usage_payloads (seq, recorded_at, codec, workspace_id, payload)
+    SELECT seq, at, 0, workspace_id,
+           convert_to('{"input":"question ' || seq || '","output":"answer ' || seq || '"}', 'UTF8') FROM made
+)"""
+_USAGES = f"""
+INSERT INTO taximeter.usages (seq, entry, price_version, occurred_at, recorded_at, cost, balance_after, workspace_id,
+                              event_id, tool, provider, model, quantities)
+SELECT seq, seq + 1, 1, at, at, {_COST}, %(paid)s - ({_SPENT}), workspace_id, key::text,
+       (ARRAY['chat', 'search', 'summaries', 'images'])[1 + seq % 4], 'openai',
+       (ARRAY['gpt-4o', 'gpt-4o-mini', 'o3'])[1 + seq % 3],
+       CASE WHEN seq % 8 = 0 THEN '{{"input_tokens": 12000, "output_tokens": 3000}}'::jsonb
+            ELSE '{{"input_tokens": 1200, "output_tokens": 300}}'::jsonb END
+FROM made
+"""
+_WORKSPACES = f"""
+WITH counted AS (
+    SELECT %(prefix)s || lpad(n::text, 6, '0') AS workspace_id,
+           (%(usages)s - n + %(workspaces)s - 1) / %(workspaces)s AS seq
+    FROM generate_series(0, %(workspaces)s - 1) AS n
+), written AS (
+    INSERT INTO taximeter.payments (workspace_id, payment_id, seq, entry, kind, amount, balance_after, fingerprint,
+                                    occurred_at, recorded_at)
+    SELECT workspace_id, 'first', 1, 1, 'top_up', %(paid)s, %(paid)s, md5(workspace_id)::uuid,
+           %(until)s - make_interval(secs => %(seconds)s), %(until)s - make_interval(secs => %(seconds)s)
+    FROM counted
+)
+INSERT INTO taximeter.workspaces (workspace_id, balance, usage_cost, payment_total, usage_count, payment_count, version)
+SELECT workspace_id, %(paid)s - ({_SPENT}), {_SPENT}, %(paid)s, seq, 1, seq + 1 FROM counted
+"""
+
+
+def fill(url: str, shape: Shape, progress: Callable[[int], object] = int, connections: int = 2) -> None:
+    """Write it all, in runs of 250,000 rows on some connections at once, and analyse the tables.
+
+    Args:
+        url: An empty, migrated database, as its owner.
+        shape: What to write.
+        progress: Called with the number of usages written so far.
+        connections: How many runs are written at once.
+    """
+    with connect.connection(url) as conn:
+        lay_partitions(conn, shape.days, shape.width)
+        parameters = _parameters(shape)
+        conn.execute(_escaped(_WORKSPACES), parameters)
+    statement = _escaped(
+        _MADE.replace("{key}", _KEY[shape.ids]) + _KEYS + (_PAYLOADS if shape.payloads else "") + _USAGES
+    )
+
+    def write(first: int) -> int:
+        last = min(first + RUN, shape.usages) - 1
+        with connect.connection(url) as conn:
+            # The rows can be made again; what is measured afterwards commits as always.
+            conn.execute("SET synchronous_commit = off; SET timezone = 'UTC'")
+            conn.execute(statement, {**parameters, "first": first, "last": last})
+        return last + 1 - first
+
+    done = 0
+    with ThreadPoolExecutor(connections) as pool:
+        for written in pool.map(write, range(0, shape.usages, RUN)):
+            done += written
+            progress(done)
+    with connect.connection(url) as conn:
+        # Not only statistics: hint bits and visibility are set here and not by whoever reads first.
+        conn.execute("VACUUM (ANALYZE)")
+
+
+def _escaped(statement: str) -> str:
+    """The remainder operator doubled, as psycopg wants it beside parameters."""
+    return statement.replace(" % ", " %% ")
+
+
+def _parameters(shape: Shape) -> dict[str, Any]:
+    return {
+        "usages": shape.usages,
+        "workspaces": shape.workspaces,
+        "prefix": shape.prefix,
+        "seconds": shape.days * 86_400,
+        "paid": PAID,
+        "until": dt.datetime.now(dt.UTC),
+    }
+
+
+def lay_partitions(conn: Connection[Any], days: float, width: str | None = None) -> int:
+    """Make the log's empty partitions anew, from some days ago on, in this width; returns how many there are.
+
+    Raises:
+        SystemExit: The log holds usages.
+    """
+    if conn.execute("SELECT 1 FROM taximeter.usages LIMIT 1").fetchone():
+        raise SystemExit("The ledger holds usages. Generate into an empty one.")
+    with conn.transaction():
+        for parent in ("usages", "usage_payloads"):
+            for (name,) in conn.execute(
+                "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass",
+                [f"taximeter.{parent}"],
+            ).fetchall():
+                conn.execute(f"DROP TABLE {name}")
+        conn.execute("DELETE FROM taximeter.usage_partitions")
+        if width is not None:
+            conn.execute("UPDATE taximeter.ledger_state SET partition_width = %s", [width])
+        # A slice that ends where the first one begins: ensure_partitions follows on the last.
+        conn.execute(
+            """INSERT INTO taximeter.usage_partitions
+               SELECT first - interval '1 day', first
+               FROM (SELECT date_trunc(partition_width, now() - make_interval(secs => %s), 'UTC') AS first
+                     FROM taximeter.ledger_state) AS f""",
+            [days * 86_400],
+        )
+        made = ensure(conn)
+        conn.execute(
+            "DELETE FROM taximeter.usage_partitions WHERE starts_at = (SELECT min(starts_at) FROM taximeter.usage_partitions)"
+        )
+    return made
+
+
+def roll_up(url: str, shape: Shape) -> None:
+    """Bring the page's rollups up to date."""
+    with connect.connection(url) as conn:
+        for number in range(shape.workspaces):
+            reached, count = 0, 1
+            while reached < count:
+                reached, count = rollups.advance(conn, shape.workspace_id(number), run_max=1_000_000)
+        conn.execute("ANALYZE taximeter.usage_rollups")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("url", help="an empty, migrated database, as its owner")
+    parser.add_argument("--usages", type=int, default=1_000_000)
+    parser.add_argument("--workspaces", type=int, default=1_000)
+    parser.add_argument("--days", type=float, default=60.0, help="spread over so many days up to now (60)")
+    parser.add_argument("--ids", choices=sorted(_KEY), default="uuid7")
+    parser.add_argument("--prefix", default="ws-", help="workspaces are called PREFIX000000 and so on (ws-)")
+    parser.add_argument("--width", choices=["day", "week", "month"], help="of the partitions (the ledger's)")
+    parser.add_argument("--payloads", action="store_true", help="with an input and an output each")
+    parser.add_argument("--rollups", action="store_true", help="with the page's rollups")
+    given = parser.parse_args()
+    fields = {name: getattr(given, name) for name in Shape.__struct_fields__}
+    shape = Shape(**fields)
+    begun = time.monotonic()
+    fill(given.url, shape, lambda done: print(f"  {done:,} usages, {time.monotonic() - begun:.0f} s", flush=True))
+    if given.rollups:
+        roll_up(given.url, shape)
+        print(f"  rollups, {time.monotonic() - begun:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
