@@ -30,6 +30,7 @@ MATRIX: dict[str, dict[str, str]] = {
         " UPDATE(low_balance_threshold,minimum_balance,updated_at,version)",
     },
     "quarantine": {"worker": f"{ADD} UPDATE(resolution,resolution_note,resolved_at,resolved_by)"},
+    "quarantine_actions": {"worker": ADD},
     "stale_flags": {"worker": f"{ADD} UPDATE DELETE", "dashboard": f"{ADD} UPDATE"},
     "ledger_state": {"worker": "SELECT UPDATE(epoch)", "dashboard": "SELECT"},
     "usage_partitions": {"worker": "SELECT"},
@@ -52,6 +53,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "usage_log": NOTHING,
     "payment_log": NOTHING,
     "quarantine_log": NOTHING,
+    "quarantine_history": NOTHING,
     "usage_pricing": NOTHING,
     "repricing_log": NOTHING,
 }

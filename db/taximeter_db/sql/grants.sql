@@ -18,7 +18,7 @@ GRANT USAGE ON SCHEMA taximeter TO taximeter_worker, taximeter_dashboard, taxime
 GRANT SELECT, INSERT ON taximeter.usage_keys, taximeter.usages, taximeter.usage_payloads, taximeter.payments,
     taximeter.status_changes TO taximeter_worker;
 GRANT SELECT, INSERT, UPDATE ON taximeter.workspaces TO taximeter_worker;
-GRANT SELECT, INSERT ON taximeter.quarantine TO taximeter_worker;
+GRANT SELECT, INSERT ON taximeter.quarantine, taximeter.quarantine_actions TO taximeter_worker;
 GRANT UPDATE (resolved_at, resolution, resolved_by, resolution_note) ON taximeter.quarantine TO taximeter_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON taximeter.stale_flags TO taximeter_worker;
 GRANT SELECT, INSERT, UPDATE ON taximeter.usage_rollups, taximeter.rollup_progress TO taximeter_worker;

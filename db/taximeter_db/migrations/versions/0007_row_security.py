@@ -2,14 +2,14 @@
 
 Who may do what is in sql/grants.sql, which every `taximeter migrate` applies anew.
 
-Revision ID: 0006
-Revises: 0005
+Revision ID: 0007
+Revises: 0006
 """
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
