@@ -10,7 +10,7 @@ import csv
 import datetime as dt
 import io
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
@@ -48,8 +48,8 @@ def export_csv(
     with house.database() as conn:
         admit(request, conn, workspace_id)
         count = house.summary(conn, workspace_id).usage_count
-        if not wanted.empty:
-            _catch_up(conn, workspace_id, count)
+    if not wanted.empty:
+        _catch_up(house, workspace_id, count)
     rows = _rows(house, workspace_id, wanted, count, newest=sort == "newest")
     headers = {
         "content-disposition": f'attachment; filename="usages-{workspace_id.replace(":", "_")}.csv"',
@@ -57,9 +57,10 @@ def export_csv(
     return StreamingResponse(_lines(rows), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _catch_up(conn: Any, workspace_id: str, count: int) -> None:
+def _catch_up(house: House, workspace_id: str, count: int) -> None:
     for _ in range(_ROLL_UP_RUNS_MAX):
-        reached, _ = rollups.advance(conn, workspace_id)
+        with house.database(workspace_id) as conn:
+            reached, _ = rollups.advance(conn, workspace_id)
         if reached >= count:
             return
 
@@ -70,7 +71,7 @@ def _rows(
     """Chunk by chunk, each on a connection borrowed for it alone: a slow reader holds none."""
     after, before = 0, count + 1
     while after + 1 < before:
-        with house.database() as conn:
+        with house.database(workspace_id) as conn:
             if wanted.empty:
                 first = max(after + 1, before - CHUNK_ROWS) if newest else after + 1
                 rows = usages.between(conn, workspace_id, first, min(before - 1, first + CHUNK_ROWS - 1))
