@@ -1,7 +1,7 @@
 """Faults by name. Each strikes, lasts a little, and heals; it returns False if it did not come about.
 
-``SMALL`` strike processes of ours and connections, from a thread; ``GREAT`` strike servers, from the main thread, because a
-server ends with the thread that started it. One of each may be under way at the same time.
+``PROCESSES`` strike processes of ours and ``CONNECTIONS`` what lies between, each from a thread; ``SERVERS`` strike servers, from
+the main thread, because a server ends with the thread that started it. One of each may be under way at the same time.
 """
 
 from __future__ import annotations
@@ -231,13 +231,16 @@ def flags_flushed(stage: Stage, dice: random.Random) -> None:
         client.flushall()
 
 
-SMALL: dict[str, tuple[Fault, int]] = {
+PROCESSES: dict[str, tuple[Fault, int]] = {
     "worker kill -9": (worker_killed, 3),
     "worker kill -9 at a failpoint": (worker_killed_at_a_failpoint, 3),
     "worker SIGSTOP": (worker_frozen, 3),
     "worker SIGTERM": (worker_terminated, 1),
     "producer kill -9": (producer_killed, 3),
     "producer SIGSTOP": (producer_frozen, 2),
+    "spool disk full": (spool_disk_full, 2),
+}
+CONNECTIONS: dict[str, tuple[Fault, int]] = {
     "connections cut": (connections_cut, 5),
     "connections refused": (connections_refused, 3),
     "connections stalled": (connections_stalled, 4),
@@ -246,9 +249,8 @@ SMALL: dict[str, tuple[Fault, int]] = {
     "reply dropped: delivery": (delivery_dropped, 2),
     "reply dropped: COMMIT": (commit_reply_dropped, 4),
     "reply dropped: flags": (flag_reply_dropped, 2),
-    "spool disk full": (spool_disk_full, 2),
 }
-GREAT: dict[str, tuple[Fault, int]] = {
+SERVERS: dict[str, tuple[Fault, int]] = {
     "broker kill -9": (broker_killed, 3),
     "broker SIGSTOP": (broker_frozen, 3),
     "broker memory alarm": (memory_alarm, 2),

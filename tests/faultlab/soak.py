@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import statistics
-import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -28,6 +29,8 @@ from taximeter_cli.embedded.valkey import FLAG_DATABASE
 from workers import Feed, eventually
 
 PROGRESS_SECONDS = 15.0
+SLOW_SECONDS = 25.0
+"""A recovery that took so long is told at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +118,15 @@ class Soak:
     def run(self) -> Result:
         """Strike until there were enough faults and events; then let everything settle, and reckon."""
         seed = self._stage.seed
-        small = threading.Thread(target=self._guarded, args=(faults.SMALL, "probe-1", random.Random(seed + 1)))
-        small.start()
-        try:
-            self._strike(faults.GREAT, "probe-2", random.Random(seed))
-        except BaseException as error:
-            self._failed = self._failed or error
-        small.join()
+        hands = [
+            threading.Thread(target=self._guarded, args=(faults.PROCESSES, "probe-1", random.Random(seed + 1))),
+            threading.Thread(target=self._guarded, args=(faults.CONNECTIONS, "probe-2", random.Random(seed + 2))),
+        ]
+        for hand in hands:
+            hand.start()
+        self._guarded(faults.SERVERS, "probe-3", random.Random(seed))
+        for hand in hands:
+            hand.join()
         if self._failed is not None:
             raise self._failed
         self.say("faults are over; everything is let run out")
@@ -157,10 +162,10 @@ class Soak:
                     self._missed += 1
                 else:
                     self._recoveries[name].append(seconds)
-            self._progress(f"{name}: recovered after {seconds:.1f} s")
+            self._progress(f"{name}: recovered after {seconds:.1f} s", slow=seconds > SLOW_SECONDS)
 
-    def _progress(self, text: str) -> None:
-        if time.monotonic() - self._spoke_at > PROGRESS_SECONDS:
+    def _progress(self, text: str, *, slow: bool) -> None:
+        if slow or time.monotonic() - self._spoke_at > PROGRESS_SECONDS:
             self._spoke_at = time.monotonic()
             with self._lock:
                 struck = sum(map(len, self._recoveries.values()))
@@ -168,8 +173,7 @@ class Soak:
 
     def say(self, text: str) -> None:
         """A line of progress."""
-        print(f"[{time.monotonic() - self._began:6.0f} s] {text}", flush=True)
-        sys.stdout.flush()
+        print(f"{datetime.now(UTC):%H:%M:%S} [{time.monotonic() - self._began:6.0f} s] {text}", flush=True)
 
     def _settle(self) -> Result:
         stage = self._stage
@@ -221,9 +225,19 @@ def soak(folder: Path, broker: str, seed: int, size: Size, environment: Mapping[
         print(result.table(), flush=True)
     finally:
         if stage is not None:
+            _keep_logs(folder)
             stage.close()
     result.check()
     return result
+
+
+def _keep_logs(folder: Path) -> None:
+    """For who wants to know why something took long: ``SOAK_LOGS`` names a folder that they are copied to."""
+    if wanted := os.environ.get("SOAK_LOGS"):
+        for log in [*folder.glob("*.log"), *folder.glob("*.json"), *folder.glob("d/pg/log"), *folder.glob("b/log")]:
+            target = Path(wanted) / log.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, target)
 
 
 def seed_of(name: str = "SEED") -> int:

@@ -26,6 +26,7 @@ from faultlab.producer import accepted
 from proxy import Proxy
 from servers.rabbitmq import RabbitMQ
 from taximeter import Meter
+from taximeter_cli.embedded.logins import METRICS, WORKER, part_url
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.process import free_port
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE, Valkey
@@ -99,7 +100,7 @@ class Stage:
         # the queue's log is: it comes back with an empty replica that never elects a leader. See docs/guarantees.md.
         time.sleep(QUEUES_SETTLE_SECONDS)
         self.producers: dict[int, subprocess.Popen[bytes]] = {}
-        self.probes = {lane: Probe(self, lane) for lane in ("probe-1", "probe-2")}
+        self.probes = {lane: Probe(self, lane) for lane in ("probe-1", "probe-2", "probe-3")}
         for number in range(producers):
             self.start_producer(number)
 
@@ -121,8 +122,10 @@ class Stage:
     # -- parts ------------------------------------------------------------------------------------------------------
 
     def _worker(self, number: int) -> WorkerProcess:
+        database_url = self.proxies["workers to PostgreSQL"].url(self.postgres.url())
         settings = {
-            "TAXIMETER_DATABASE_URL": self.proxies["workers to PostgreSQL"].url(self.postgres.url()),
+            "TAXIMETER_DATABASE_URL": part_url(database_url, WORKER),
+            "TAXIMETER_METRICS_DATABASE_URL": part_url(database_url, METRICS),
             "TAXIMETER_BROKER_URL": self.proxies["workers to broker"].url(self.broker_url),
             "TAXIMETER_REDIS_URL": self.proxies["workers to flags"].url(self.flags.url(FLAG_DATABASE)),
             "TAXIMETER_METRICS_PORT": str(free_port()),

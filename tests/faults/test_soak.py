@@ -47,7 +47,7 @@ SHORT_KINDS = (
 @pytest.mark.timeout(900)
 def test_a_short_mix_of_faults_loses_nothing_and_doubles_nothing(folder, environment):
     require("RabbitMQ", rabbitmq.installed(), "install rabbitmq-server")
-    size = Size(events=4_000, faults=12, rate=300, producers=2, database_megabytes=400, kinds=SHORT_KINDS)
+    size = Size(events=4_000, faults=15, rate=250, producers=2, database_megabytes=400, kinds=SHORT_KINDS)
     soak(folder, "rabbitmq", seed_of("TAXIMETER_SEED"), size, environment)
 
 
