@@ -54,7 +54,7 @@ class Stack:
     def parts(self) -> list[Part]:
         """Everything that runs, in the order of its start."""
         parts = [
-            Part("PostgreSQL", self.postgres, once_ready=self._prepare_database, orphan_signal=signal.SIGINT),
+            Part("PostgreSQL", self.postgres, once_ready=self._prepare, orphan_signal=signal.SIGINT),
             Part("Valkey", self.valkey, orphan_signal=signal.SIGTERM),
             Part("worker", self._worker()),
         ]
@@ -63,6 +63,13 @@ class Stack:
         if self._demo:
             parts.append(Part("demo", self._demo_traffic()))
         return parts
+
+    def _prepare(self) -> None:
+        self._prepare_database()
+        if self._demo:
+            from taximeter_cli.demo import remember
+
+            remember(self.postgres.socket_url())
 
     def _prepare_database(self) -> None:
         """Migrate and fill an empty price book, unless this version of Taximeter has done so on this database.
