@@ -219,7 +219,7 @@ def test_the_link_is_what_the_decision_says(conn, usage):
 
 
 def test_a_ledger_from_before_begins_its_chains_where_it_stands(empty_database_url, usage, payment):
-    migrate.upgrade(empty_database_url, "0006")
+    migrate.upgrade(empty_database_url, "0007")
     with psycopg.connect(empty_database_url, autocommit=True) as old:
         old.execute(
             """INSERT INTO taximeter.workspaces (workspace_id, balance, usage_cost, payment_total, usage_count,

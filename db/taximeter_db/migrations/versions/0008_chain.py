@@ -1,13 +1,13 @@
 """A hash chain over each workspace's usages and payments; quantities kept as the text that came.
 
-Revision ID: 0007
-Revises: 0006
+Revision ID: 0008
+Revises: 0007
 """
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
@@ -40,6 +40,7 @@ CREATE TABLE taximeter.chain_starts (
     CONSTRAINT chain_starts_pkey PRIMARY KEY (workspace_id)
 );
 SELECT taximeter.make_append_only('chain_starts');
+SELECT taximeter.keep_to_workspace('chain_starts');
 """
 
 # The formulas of the chain, once for booking and for verify. Every part has a fixed length or carries it.
