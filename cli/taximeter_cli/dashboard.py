@@ -24,7 +24,9 @@ _SECRET_FILE = "dashboard.secret"  # noqa: S105 - the name of a file
 
 def installed() -> bool:
     """Whether the page's packages are here: ``taximeter[embedded]`` alone goes without."""
-    return all(importlib.util.find_spec(name) for name in ("fastapi", "jinja2", "joserfc", "psycopg_pool", "uvicorn"))
+    return all(
+        importlib.util.find_spec(name) for name in ("fastapi", "httpx2", "jinja2", "joserfc", "psycopg_pool", "uvicorn")
+    )
 
 
 def embedded_secret(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -56,6 +57,7 @@ def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
     )
     app.state.house = house
     app.state.watch = live.Watch(house)
+    app.state.theme = render.Theme(settings)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Shield)
     for router in (
@@ -78,12 +80,15 @@ def _handle_errors(app: FastAPI) -> None:
     def tell(request: Request, problem: Problem) -> Response:
         inside = request.url.path.removeprefix(render.base(request))
         if inside.startswith(("/api/", "/openapi.json")):
-            return problems.answer(problem, request.url.path)
+            return problems.answer(problem)
         template = "_failed.html" if render.wants_panel(request) or render.wants_part(request) else "message.html"
         retry = problem.status >= 500
-        return render.render(
-            request, template, status=problem.status, title=problem.title, detail=problem.detail, retry=retry
-        )
+        texts: dict[str, Any] = {"title": problem.title, "detail": problem.detail, "retry": retry}
+        action = None
+        if problem.status == 401 and request.method == "GET":
+            back = "" if inside.startswith("/sign") else request.url.path
+            action = sign_in.sign_in_action(request, app.state.house, back)
+        return render.render(request, template, status=problem.status, action=action, **texts)
 
     @app.exception_handler(Problem)
     def on_problem(request: Request, error: Problem) -> Response:

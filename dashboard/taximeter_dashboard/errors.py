@@ -2,11 +2,13 @@
 
 DashboardError
 ├── SettingError       a setting that is missing or makes no sense
+├── FetchError         a document of another server could not be had
 └── Problem            an answer other than 2xx, told to the client as RFC 9457 problem details
     ├── SignInNeeded   401: nobody is signed in, or the token does not hold
     ├── Forbidden      403
     ├── NotFound       404: absent, or somebody else's; the two are not to be told apart
-    └── Unavailable    503: the database does not answer
+    ├── Unavailable    503: the database does not answer
+    └── SignInUnavailable  503: the server that vouches for people does not answer
 """
 
 from __future__ import annotations
@@ -70,3 +72,17 @@ class Unavailable(Problem):
 
     def __init__(self) -> None:
         super().__init__("The ledger cannot be reached at the moment. Nothing is lost; try again.")
+
+
+class SignInUnavailable(Problem):
+    """The server that vouches for people does not answer."""
+
+    status = 503
+    title = "Not available"
+
+    def __init__(self) -> None:
+        super().__init__("The sign-in service cannot be reached at the moment. Try again.")
+
+
+class FetchError(DashboardError):
+    """A document of another server could not be had; the sentence holds no secret."""

@@ -13,11 +13,13 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from taximeter_dashboard.errors import Forbidden, NotFound, SignInNeeded, Unavailable
+from taximeter_dashboard.oidc import Provider
 from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.viewers import OPERATOR, OWNER, STAFF, Keys, Viewer
 from taximeter_db.reading import UsageRow, access, summary
 
 SESSION_COOKIE = "taximeter_session"
+FLOW_COOKIE = "taximeter_sign_in"
 CONNECTIONS_MAX = 8
 CONNECTION_WAIT_SECONDS = 3.0
 _WORKSPACE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}", re.ASCII)
@@ -33,6 +35,7 @@ class House:
         self.settings = settings
         self.explain = explain
         self.keys = Keys(settings)
+        self.provider = Provider(settings) if settings.oidc_issuer else None
         self._pool = ConnectionPool(
             settings.database_url.replace("postgresql+psycopg://", "postgresql://", 1),
             min_size=1,
@@ -78,16 +81,26 @@ def house_of(request: Request) -> House:
     return house
 
 
-def viewer_of(request: Request) -> Viewer:
-    """Who asks: by ``Authorization: Bearer``, else by the session cookie. Raises SignInNeeded."""
-    keys = house_of(request).keys
+def viewer_of(request: Request, conn: Connection[Any]) -> Viewer:
+    """Who asks: by ``Authorization: Bearer``, else by the session, else by the host's own cookie. Raises SignInNeeded."""
+    house = house_of(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if token and scheme.lower() == "bearer":
-        return keys.read_host_token(token.strip())
+        return house.keys.read_host_token(token.strip())
+    hosts = request.cookies.get(house.settings.token_cookie) if house.settings.token_cookie else None
     cookie = request.cookies.get(SESSION_COOKIE)
-    if not cookie:
-        raise SignInNeeded("Sign in to see this.")
-    return keys.read_session(cookie)
+    if cookie:
+        try:
+            session = house.keys.read_session(cookie)
+        except SignInNeeded:
+            if not hosts:
+                raise
+        else:
+            if not access.is_used(conn, session.number):
+                return session.viewer
+    if hosts:
+        return house.keys.read_host_token(hosts)
+    raise SignInNeeded("You are signed out." if cookie else "Sign in to see this.")
 
 
 def admit(request: Request, conn: Connection[Any], workspace_id: str, *, write: bool = False) -> Viewer:
@@ -98,7 +111,7 @@ def admit(request: Request, conn: Connection[Any], workspace_id: str, *, write: 
         NotFound: The workspace is not theirs, or its id is none.
         Forbidden: It is, and they still may not: staff without the right to look, or anyone but the owner who writes.
     """
-    viewer = viewer_of(request)
+    viewer = viewer_of(request, conn)
     role = viewer.role(workspace_id)
     if role is None or not _WORKSPACE_ID.fullmatch(workspace_id):
         raise NotFound

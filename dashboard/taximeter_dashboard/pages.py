@@ -16,10 +16,10 @@ from starlette.responses import RedirectResponse, Response
 from taximeter_dashboard import contents, filters, panels, receipts, times
 from taximeter_dashboard.errors import NotFound
 from taximeter_dashboard.house import CurrentHouse, House, admit, viewer_of
-from taximeter_dashboard.render import base, render, wants_panel, wants_part, zone_of
-from taximeter_dashboard.viewers import OWNER, Viewer
+from taximeter_dashboard.render import base, render, safe_path, wants_panel, wants_part, zone_of
+from taximeter_dashboard.viewers import EVERY_WORKSPACE, OPERATOR, OWNER, Viewer
 from taximeter_db import rollups
-from taximeter_db.reading import filtered, payments, summary, usages
+from taximeter_db.reading import access, filtered, payments, summary, usages
 
 WORKSPACES_A_PAGE = 50
 
@@ -63,12 +63,14 @@ def list_workspaces(
     request: Request, house: CurrentHouse, after: Annotated[str, Query(max_length=128)] = ""
 ) -> Response:
     """The workspaces of whoever is signed in; straight on where there is one."""
-    viewer = viewer_of(request)
-    among = viewer.workspace_ids
-    if among is not None and len(among) == 1:
-        return RedirectResponse(f"{base(request)}/workspaces/{among[0]}", 303)
     with house.database() as conn:
+        viewer = viewer_of(request, conn)
+        among = viewer.workspace_ids
+        if among is not None and len(among) == 1:
+            return RedirectResponse(f"{base(request)}/workspaces/{among[0]}", 303)
         found = summary.glances(conn, among, after, WORKSPACES_A_PAGE + 1)
+        if viewer.role(EVERY_WORKSPACE) == OPERATOR:
+            access.log_look(conn, EVERY_WORKSPACE, viewer.subject, request.url.path[:1000])
     more = found[WORKSPACES_A_PAGE - 1].workspace_id if len(found) > WORKSPACES_A_PAGE else None
     return render(request, "workspaces.html", workspaces=found[:WORKSPACES_A_PAGE], more=more, viewer=viewer)
 
@@ -203,9 +205,7 @@ def show_payment(request: Request, house: CurrentHouse, workspace_id: str, seq: 
 @router.get("/zone")
 def choose_zone(request: Request, to: Annotated[str, Query(max_length=64)], back: str = "/") -> Response:
     """Remember in which zone this browser shows times."""
-    # Only ever a path of ours: an address of another host must not be led to from here.
-    path = back if back.startswith("/") and not back.startswith(("//", "/\\")) and back.isprintable() else "/"
-    answer = RedirectResponse(path if path != "/" else f"{base(request)}/", 303)
+    answer = RedirectResponse(safe_path(back, f"{base(request)}/"), 303)
     answer.set_cookie(
         times.ZONE_COOKIE, times.zone(to).key, max_age=365 * 86400, samesite="lax", path=base(request) or "/"
     )

@@ -11,7 +11,7 @@ import msgspec
 from psycopg import Connection
 
 from taximeter_dashboard import amounts, contents, sentences, times
-from taximeter_db.reading import PaymentRow, UsageRow, payments, summary, usages
+from taximeter_db.reading import PaymentRow, UsageRow, payments, status_changes, summary, usages
 
 PAGE_ROWS: Final = 20
 KINDS: Final = {"top_up": "Top-up", "promo": "Promo", "refund": "Refund", "adjustment": "Adjustment"}
@@ -82,7 +82,7 @@ def card(
 ) -> Card:
     """The summary card of a workspace."""
     measured = sentences.measure_pace(conn, found, now) if found.enabled and found.usage_count else None
-    cause = None if found.enabled or not found.usage_count else summary.switched_off_by(conn, found)
+    cause = None if found.enabled else status_changes.switched_off_by(conn, found.workspace_id)
     balance = amounts.rounded(found.balance, (found.minimum, found.low))
     return Card(
         summary=found,

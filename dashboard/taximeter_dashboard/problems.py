@@ -14,14 +14,13 @@ from taximeter_dashboard.errors import Problem
 log = logging.getLogger("taximeter_dashboard")
 
 
-def answer(problem: Problem, instance: str) -> Response:
-    """A problem as ``application/problem+json``."""
+def answer(problem: Problem) -> Response:
+    """A problem as ``application/problem+json``. Without ``instance``: what is another's must read like what is absent."""
     body = {
         "type": "about:blank",
         "title": problem.title,
         "status": problem.status,
         "detail": problem.detail,
-        "instance": instance,
     }
     headers = {}
     if problem.status == 401:

@@ -13,14 +13,21 @@ from fastapi import APIRouter, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from taximeter_dashboard import amounts, filters, panels, receipts, sentences, times
+from taximeter_dashboard import amounts, filters, panels, receipts, sentences, theme, times
 from taximeter_dashboard.errors import NotFound
+from taximeter_dashboard.settings import Settings
 from taximeter_db import money
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FOLDER = files(__package__).joinpath("static")
 _FILES: Final = {file.name: file.read_bytes() for file in _FOLDER.iterdir() if file.name.rpartition(".")[2] in _TYPES}
-_VERSIONS: Final = {name: hashlib.blake2b(data, digest_size=6).hexdigest() for name, data in _FILES.items()}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=6).hexdigest()
+
+
+_VERSIONS: Final = {name: _digest(data) for name, data in _FILES.items()}
 
 router = APIRouter(include_in_schema=False)
 
@@ -49,18 +56,45 @@ _templates.globals.update(
 )
 
 
+class Theme:
+    """The host's style sheet and logo, with their addresses below ours; None where there is none."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.files: dict[str, tuple[bytes, str]] = {}
+        sheet = theme.style_sheet(settings)
+        if sheet:
+            self.files["theme.css"] = sheet, "text/css"
+        logo = theme.read_logo(settings)
+        if logo:
+            self.files["logo"] = logo
+        self.css, self.logo = (self._address(name) for name in ("theme.css", "logo"))
+
+    def _address(self, name: str) -> str | None:
+        return f"{name}?v={_digest(self.files[name][0])}" if name in self.files else None
+
+
 @router.get("/static/{name}")
-def static_file(name: str) -> Response:
+def static_file(request: Request, name: str) -> Response:
     """A style sheet, script or picture; its address changes with its content."""
-    if name not in _FILES:
+    files: dict[str, tuple[bytes, str]] = request.app.state.theme.files
+    if name in _FILES:
+        data, kind = _FILES[name], _TYPES[name.rpartition(".")[2]]
+    elif name in files:
+        data, kind = files[name]
+    else:
         raise NotFound
-    headers = {"cache-control": "public, max-age=31536000, immutable"}
-    return Response(_FILES[name], media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
+    return Response(data, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
 
 
 def base(request: Request) -> str:
     """The prefix under which a host mounted us, empty where it did not."""
     return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def safe_path(path: str, otherwise: str) -> str:
+    """A path of this host to lead a browser back to; an address of another host must not be led to from here."""
+    ours = path.startswith("/") and not path.startswith("//") and path.isprintable() and path.isascii()
+    return path if ours and "\\" not in path and path != "/" else otherwise
 
 
 def zone_of(request: Request) -> zoneinfo.ZoneInfo:
@@ -92,11 +126,14 @@ def render(
     now = now or dt.datetime.now(dt.UTC)
     where = where or zone_of(request)
     root = base(request)
+    settings = request.app.state.house.settings
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     text = _templates.get_template(template).render(
         root=root,
         asset=lambda name: f"{root}/static/{name}?v={_VERSIONS[name]}",
-        name=request.app.state.house.settings.dashboard_name,
+        name=settings.dashboard_name,
+        home_url=settings.dashboard_home_url,
+        theme=request.app.state.theme,
         zone_label=times.zone_label(where, now),
         zone_name=where.key,
         here=path,

@@ -12,7 +12,8 @@ from psycopg import Connection
 from taximeter_dashboard import amounts, times
 from taximeter_db.money import PICO_PER_USD
 from taximeter_db.reading import pace
-from taximeter_db.reading.summary import Summary, SwitchedOff
+from taximeter_db.reading.status_changes import StatusRow
+from taximeter_db.reading.summary import Summary
 
 PACE_DAYS: Final = 7
 TOP_UP: Final = 25 * PICO_PER_USD
@@ -48,7 +49,7 @@ def measure_pace(conn: Connection[Any], summary: Summary, now: dt.datetime) -> P
 
 
 def sentence(
-    summary: Summary, measured: Pace | None, cause: SwitchedOff | None, now: dt.datetime, where: zoneinfo.ZoneInfo
+    summary: Summary, measured: Pace | None, cause: StatusRow | None, now: dt.datetime, where: zoneinfo.ZoneInfo
 ) -> str:
     """The one sentence (or two) under the balance."""
     left = summary.balance - summary.minimum
@@ -86,13 +87,22 @@ def _until(seconds: float, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
     return f"{times.day(then, where)}{year}"
 
 
-def _off(summary: Summary, cause: SwitchedOff | None, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
+def _off(summary: Summary, cause: StatusRow | None, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
     if cause is None:
         text = "AI is off."
     else:
-        number = cause.event_id if len(cause.event_id) <= 12 else f"{cause.event_id[:4]}…{cause.event_id[-4:]}"
-        text = f"AI is off since {times.clock(cause.recorded_at, where, now)}. "
-        text += f"Usage {number} ({cause.tool[:40]}, {amounts.exact(cause.cost)}) switched it off."
+        text = f"AI is off since {times.clock(cause.changed_at, where, now)}. {_culprit(cause)} switched it off."
     on, calm = (amounts.cents_up(limit - summary.balance) for limit in (summary.minimum, summary.low))
     text += f" {amounts.exact(on)} or more switches it on"
     return f"{text}; {amounts.exact(calm)} ends the warning." if calm > on else f"{text}."
+
+
+def _culprit(cause: StatusRow) -> str:
+    name = cause.cause_id or "?"
+    short = name if len(name) <= 12 else f"{name[:4]}…{name[-4:]}"
+    if cause.cause == "settings":
+        return f"A change of the limits by {name[:40]}"
+    amount = cause.amount or 0
+    if cause.cause == "payment":
+        return f"Adjustment {short} ({amounts.exact(amount)})"
+    return f"Usage {short} ({(cause.tool or '')[:40]}, {amounts.exact(-amount)})"

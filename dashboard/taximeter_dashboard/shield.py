@@ -47,7 +47,7 @@ class Shield:
             await send(message)
 
         if scope["method"] not in _SAFE and not _from_here(Headers(scope=scope)):
-            refusal = answer(Forbidden("This request came from another site and was refused."), scope["path"])
+            refusal = answer(Forbidden("This request came from another site and was refused."))
             await refusal(scope, receive, send_shielded)
             return
         await self._app(scope, receive, send_shielded)

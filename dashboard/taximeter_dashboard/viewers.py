@@ -7,48 +7,37 @@ issuer and one purpose as their audience, so that none can be used as another.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import secrets
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
+from joserfc.jwk import OctKey
 
-from taximeter_dashboard.errors import SettingError, SignInNeeded
+from taximeter_dashboard import claims as claim_rules
+from taximeter_dashboard.claims import EVERY_WORKSPACE, OPERATOR, OWNER, READER, ROLES, STAFF, Viewer
+from taximeter_dashboard.errors import SignInNeeded
+from taximeter_dashboard.key_sources import KeySource, RemoteKeys, read_key_file
 from taximeter_dashboard.settings import SHARED_KEY_ALGORITHMS, Settings
 
-OWNER: Final = "owner"
-STAFF: Final = "staff"
-OPERATOR: Final = "operator"
-ROLES: Final = (OWNER, STAFF, OPERATOR)
-EVERY_WORKSPACE: Final = "*"
+__all__ = ["EVERY_WORKSPACE", "OPERATOR", "OWNER", "READER", "ROLES", "STAFF", "Keys", "Session", "Viewer"]
+
 ISSUER: Final = "taximeter-dashboard"
-SESSION_SECONDS: Final = 12 * 3600
 LINK_SECONDS: Final = 24 * 3600
 CLOCK_SECONDS: Final = 30
 """By how much a host's clock may differ from ours."""
-_TOKEN_CHARACTERS_MAX: Final = 16_000
+TOKEN_CHARACTERS_MAX: Final = 16_000
+_FAULTS: Final = (JoseError, ValueError, TypeError, KeyError, AttributeError)
 
 
-class Viewer(msgspec.Struct, frozen=True):
-    """Somebody who is signed in. `roles` maps workspace ids, or "*" for every one, to a role."""
+class Session(msgspec.Struct, frozen=True):
+    """A session that was read from its cookie; `number` names it, so that signing out can end it everywhere."""
 
-    subject: str
-    name: str
-    roles: dict[str, str]
-
-    def role(self, workspace_id: str) -> str | None:
-        """The role in a workspace, None where there is none."""
-        return self.roles.get(workspace_id) or self.roles.get(EVERY_WORKSPACE)
-
-    @property
-    def workspace_ids(self) -> list[str] | None:
-        """The workspaces they belong to; None: every one."""
-        return None if EVERY_WORKSPACE in self.roles else sorted(self.roles)
+    viewer: Viewer
+    number: str
+    ends_at: dt.datetime
 
 
 class Keys:
@@ -62,15 +51,20 @@ class Keys:
         self._settings = settings
         self._own = OctKey.import_key(settings.dashboard_secret)
         self._shared = OctKey.import_key(settings.token_secret) if settings.token_secret else None
-        self._public = _read_keys(settings.token_keys) if settings.token_keys else None
+        self._public: KeySource | None = None
+        if settings.token_keys_url:
+            self._public = RemoteKeys(settings.token_keys_url)
+        elif settings.token_keys:
+            self._public = read_key_file(settings.token_keys)
 
     def session(self, viewer: Viewer) -> str:
         """A session token for a cookie."""
-        return self._make("session", viewer, SESSION_SECONDS)
+        return self._make("session", viewer, self._settings.session_seconds)
 
-    def read_session(self, token: str) -> Viewer:
-        """The viewer of a session cookie. Raises SignInNeeded."""
-        return self._read(token, "session")[0]
+    def read_session(self, token: str) -> Session:
+        """The session of a cookie; whether it was ended is known to the database. Raises SignInNeeded."""
+        viewer, claims = self._read(token, "session")
+        return Session(viewer, str(claims["jti"]), dt.datetime.fromtimestamp(claims["exp"], dt.UTC))
 
     def sign_in_code(self, viewer: Viewer) -> str:
         """A code for a one-time sign-in link."""
@@ -87,50 +81,24 @@ class Keys:
         Raises:
             SignInNeeded: It does not hold: algorithm, signature, issuer, audience, time or claims. The sentence does
                 not say more than it must.
+            SignInUnavailable: The host's keys cannot be fetched.
         """
         settings = self._settings
-        if not settings.accepts_tokens or len(token) > _TOKEN_CHARACTERS_MAX:
+        if not settings.accepts_tokens:
             raise SignInNeeded("This token is not accepted here.")
-        registry = jwt.JWTClaimsRegistry(
-            leeway=CLOCK_SECONDS,
-            iss={"essential": True, "value": settings.token_issuer},
-            aud={"essential": True, "value": settings.token_audience},
-            exp={"essential": True},
-            sub={"essential": True},
-        )
+        options = {
+            "iss": {"essential": True, "value": settings.token_issuer},
+            "aud": {"essential": True, "value": settings.token_audience},
+            "exp": {"essential": True},
+            "sub": {"essential": True},
+        }
         try:
-            # The allow-list is by kind of key: a public key never checks a signature made with a shared one.
-            shared = _algorithm(token) in SHARED_KEY_ALGORITHMS
-            key = self._shared if shared else self._public
-            allowed = [name for name in settings.token_algorithms if (name in SHARED_KEY_ALGORITHMS) == shared]
-            if key is None or not allowed:
-                raise SignInNeeded("This token is not accepted here.")
-            claims = jwt.decode(token, key, algorithms=allowed).claims
-            registry.validate(claims)
-            return self._viewer(claims)
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+            claims = verify(token, settings.token_algorithms, self._public, self._shared, options)
+            return claim_rules.viewer(settings, claims)
+        except _FAULTS as error:
             raise SignInNeeded(
                 "This token does not hold: it may have expired, or be meant for another page."
             ) from error
-
-    def _viewer(self, claims: dict[str, Any]) -> Viewer:
-        settings = self._settings
-        subject, role = claims["sub"], claims.get(settings.token_role_claim)
-        workspaces = claims.get(settings.token_workspaces_claim, [])
-        if not isinstance(subject, str) or not subject:
-            raise ValueError("sub")
-        if role == OPERATOR:
-            roles = {EVERY_WORKSPACE: OPERATOR}
-        elif isinstance(workspaces, dict):
-            roles = {str(name): kind for name, kind in workspaces.items() if kind in {OWNER, STAFF}}
-        elif isinstance(workspaces, list) and role in {OWNER, STAFF}:
-            roles = {str(name): role for name in workspaces}
-        else:
-            raise ValueError("roles")
-        # Every workspace at once is for operators, whose looks are logged; a host must name those of an owner.
-        if role != OPERATOR:
-            roles.pop(EVERY_WORKSPACE, None)
-        return Viewer(subject[:255], str(claims.get(settings.token_name_claim) or subject)[:255], roles)
 
     def _make(self, purpose: str, viewer: Viewer, seconds: int) -> str:
         now = int(time.time())
@@ -147,37 +115,43 @@ class Keys:
         return jwt.encode({"alg": "HS256"}, claims, self._own)
 
     def _read(self, token: str, purpose: str) -> tuple[Viewer, dict[str, Any]]:
-        registry = jwt.JWTClaimsRegistry(
-            iss={"essential": True, "value": ISSUER},
-            aud={"essential": True, "value": purpose},
-            exp={"essential": True},
-        )
+        options = {
+            "iss": {"essential": True, "value": ISSUER},
+            "aud": {"essential": True, "value": purpose},
+            "exp": {"essential": True},
+        }
         try:
-            claims = jwt.decode(token, self._own, algorithms=["HS256"]).claims
-            registry.validate(claims)
+            claims = verify(token, ("HS256",), None, self._own, options)
             return Viewer(claims["sub"], claims["name"], claims["roles"]), claims
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+        except _FAULTS as error:
             raise SignInNeeded("You are not signed in, or the sign-in has ended.") from error
 
 
-def _algorithm(token: str) -> str:
-    header = token.partition(".")[0]
-    from base64 import urlsafe_b64decode
+def verify(
+    token: str,
+    algorithms: tuple[str, ...],
+    public: KeySource | None,
+    shared: OctKey | None,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """The claims of a token whose signature, algorithm, issuer, audience and times hold.
 
-    value = json.loads(urlsafe_b64decode(header + "=" * (-len(header) % 4)))
-    return str(value.get("alg")) if isinstance(value, dict) else ""
+    The allow-list is by kind of key: a public key never checks a signature that was made with a shared one.
 
-
-def _read_keys(path: str) -> KeySet | RSAKey | ECKey | OKPKey:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        if text.lstrip().startswith("{"):
-            return KeySet.import_key_set(json.loads(text))
-    except (OSError, ValueError, JoseError) as error:
-        raise SettingError(f"TAXIMETER_TOKEN_KEYS: {path} cannot be read as a JWKS: {type(error).__name__}.") from error
-    for kind in (RSAKey, ECKey, OKPKey):
-        try:
-            return kind.import_key(text)
-        except (ValueError, TypeError, JoseError):
-            continue
-    raise SettingError(f"TAXIMETER_TOKEN_KEYS: {path} is neither a JWKS nor a PEM key.")
+    Raises:
+        JoseError, ValueError, TypeError, KeyError: It does not hold.
+        SignInUnavailable: The keys cannot be fetched.
+    """
+    if len(token) > TOKEN_CHARACTERS_MAX or not token.isascii():
+        raise ValueError("token")
+    header = jws.extract_compact(token.encode()).headers()
+    by_secret = header.get("alg") in SHARED_KEY_ALGORITHMS
+    allowed = [name for name in algorithms if (name in SHARED_KEY_ALGORITHMS) == by_secret]
+    if header.get("alg") not in allowed:
+        raise ValueError("alg")
+    key = shared if by_secret else public.key(header) if public is not None else None
+    if key is None:
+        raise ValueError("key")
+    claims: dict[str, Any] = jwt.decode(token, key, algorithms=allowed).claims
+    jwt.JWTClaimsRegistry(leeway=CLOCK_SECONDS, **options).validate(claims)
+    return claims

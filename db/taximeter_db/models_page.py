@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from taximeter_db.models import Base, Id, Money, Time
@@ -48,6 +48,34 @@ class UsageName(Base):
     workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
     tool: Mapped[str] = mapped_column(Id, primary_key=True)
     model: Mapped[str] = mapped_column(Id, primary_key=True)
+
+
+class StatusChange(Base):
+    """A workspace's status changed: from what to what, under which limits, and what changed it. Append-only.
+
+    ``cause`` is a usage, a payment or the settings; ``cause_seq`` and ``cause_id`` name it (for settings, who set them).
+    ``entry`` numbers usages and payments together. Complete since ``LedgerState.status_changes_since``.
+    """
+
+    __tablename__ = "status_changes"
+    __table_args__ = (
+        CheckConstraint("cause IN ('usage', 'payment', 'settings')", name="cause"),
+        CheckConstraint("status_before <> status_after", name="status"),
+        Index("status_changes_workspace_id_changed_at_idx", "workspace_id", "changed_at", "id"),
+    )
+
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    changed_at: Mapped[dt.datetime] = mapped_column(Time)
+    status_before: Mapped[str] = mapped_column(Text)
+    status_after: Mapped[str] = mapped_column(Text)
+    balance_after: Mapped[Decimal] = mapped_column(Money)
+    minimum_balance: Mapped[Decimal] = mapped_column(Money)
+    low_balance_threshold: Mapped[Decimal] = mapped_column(Money)
+    entry: Mapped[int] = mapped_column(BigInteger)
+    cause: Mapped[str] = mapped_column(Text)
+    cause_seq: Mapped[int | None] = mapped_column(BigInteger)
+    cause_id: Mapped[str | None] = mapped_column(Text)
 
 
 class WorkspaceChange(Base):

@@ -13,7 +13,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from taximeter_db import rows
+from taximeter_db import rows, status_changes
 from taximeter_db.events import Outcome, Payment, Rejected, WorkspaceState
 from taximeter_db.ledger_common import MissingWorkspacesError, conflict, park, state_from_row
 from taximeter_db.sql import statement
@@ -45,6 +45,7 @@ def transact(
         if touched:
             mine.states = _credit(conn, new, touched)
             _append(conn, new, mine.states)
+            status_changes.append(conn, status_changes.of_payments(new, mine.states))
         park(conn, conflicts, mine)
         if before_commit is not None:
             before_commit()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from psycopg import Connection, errors
 
-from taximeter_db import money
+from taximeter_db import money, status_changes
 from taximeter_db.errors import NotFoundError, SettingsError
 from taximeter_db.events import WorkspaceState
 from taximeter_db.ledger import read_states
@@ -28,7 +28,8 @@ FROM taximeter.workspaces AS w WHERE w.workspace_id = %s
 
 # Locks the row, so that the log says what the change really changed.
 _LIMITS = """
-SELECT minimum_balance::text, low_balance_threshold::text FROM taximeter.workspaces WHERE workspace_id = %s FOR UPDATE
+SELECT minimum_balance::text, low_balance_threshold::text, balance::text FROM taximeter.workspaces
+WHERE workspace_id = %s FOR UPDATE
 """
 
 # One statement creates or changes: the limits that are not given keep their value, or take the default.
@@ -139,10 +140,15 @@ def set_limits(
     }
     try:
         with conn.transaction():
-            before = conn.execute(_LIMITS, [workspace_id]).fetchone()
+            row = conn.execute(_LIMITS, [workspace_id]).fetchone()
+            before = None if row is None else tuple(map(money.from_numeric_text, row))
             conn.execute(_SET, {"id": workspace_id, **values})
             after = read_states(conn, [workspace_id])[0]
             _log(conn, before, after, by)
+            # one that was never seen has balance 0 and the platform's limits
+            minimum_before, low_before, balance = before or (default_minimum, default_low, 0)
+            status = money.status_of(balance, minimum_before, low_before)
+            status_changes.append(conn, status_changes.of_settings(status, after, by))
     except errors.CheckViolation as error:
         raise SettingsError(
             f"The minimum balance of {workspace_id} would lie above its low-balance threshold. "
@@ -151,8 +157,8 @@ def set_limits(
     return after
 
 
-def _log(conn: Connection[Any], before: tuple[str, str] | None, after: WorkspaceState, by: str) -> None:
-    was = (None, None) if before is None else tuple(map(money.from_numeric_text, before))
+def _log(conn: Connection[Any], before: tuple[int, ...] | None, after: WorkspaceState, by: str) -> None:
+    was = before or (None, None)
     for field, old, new in (("minimum", was[0], after.minimum), ("low", was[1], after.low)):
         if old != new:
             text = None if old is None else money.format_usd(old)

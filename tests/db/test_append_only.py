@@ -8,13 +8,13 @@ import pytest
 from taximeter_db import ledger
 from taximeter_db.events import Rejected
 
-LOGS = ["usages", "usage_payloads", "usage_keys", "payments"]
+LOGS = ["usages", "usage_payloads", "usage_keys", "payments", "status_changes"]
 
 
 @pytest.fixture
 def booked(conn, usage, payment):
     rejected = Rejected("bad_json", "Nothing to see.", b"{", None)
-    ledger.book(conn, [usage(payload=b'{"input":"hi"}')], [payment()], [rejected])
+    ledger.book(conn, [usage(payload=b'{"input":"hi"}', cost=2 * 10**12)], [payment()], [rejected])
     return conn
 
 

@@ -96,3 +96,8 @@ def use_code(conn: Connection[Any], code: str, expires_at: dt.datetime) -> bool:
     """Use up a one-time sign-in code; False if it was used before."""
     conn.execute("DELETE FROM taximeter.used_sign_ins WHERE expires_at < now() - interval '1 day'")
     return conn.execute(_USE_CODE, [code, expires_at]).fetchone() is not None
+
+
+def is_used(conn: Connection[Any], code: str) -> bool:
+    """Whether a one-time code was used, or a session ended."""
+    return conn.execute("SELECT 1 FROM taximeter.used_sign_ins WHERE code = %s", [code]).fetchone() is not None

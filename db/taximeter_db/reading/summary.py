@@ -24,15 +24,6 @@ _WATCH = """
 SELECT w.workspace_id, w.version, w.usage_count, w.payment_count
 FROM taximeter.workspaces AS w WHERE w.workspace_id = ANY(%s)
 """
-_SWITCHED_OFF = """
-SELECT seq, event_id, tool, cost::text, recorded_at FROM (
-    SELECT seq, event_id, tool, cost, balance_after, recorded_at FROM taximeter.usages
-    WHERE workspace_id = %(workspace_id)s AND seq > %(after)s ORDER BY seq DESC LIMIT %(limit)s
-) AS latest
-WHERE balance_after < %(minimum)s AND balance_after + cost >= %(minimum)s
-ORDER BY seq DESC LIMIT 1
-"""
-_LOOK_BACK_USAGES = 2_000
 DEFAULT_MINIMUM = -120_000_000_000
 """Minimum balance of a workspace that was never seen, in picodollars, where the platform sets no other."""
 
@@ -61,16 +52,6 @@ class Summary(msgspec.Struct, frozen=True):
     def enabled(self) -> bool:
         """Whether AI is enabled."""
         return self.balance >= self.minimum
-
-
-class SwitchedOff(msgspec.Struct, frozen=True):
-    """The usage that took the balance below the minimum. `cost` in picodollars."""
-
-    seq: int
-    event_id: str
-    tool: str
-    cost: int
-    recorded_at: dt.datetime
 
 
 class Glance(msgspec.Struct, frozen=True):
@@ -116,18 +97,3 @@ def glances(conn: Connection[Any], among: list[str] | None, after: str = "", lim
 def versions(conn: Connection[Any], workspace_ids: list[str]) -> dict[str, tuple[int, int, int]]:
     """Version, usage count and payment count of workspaces, to notice what changed."""
     return {row[0]: row[1:] for row in conn.execute(_WATCH, [workspace_ids])}
-
-
-def switched_off_by(conn: Connection[Any], summary: Summary) -> SwitchedOff | None:
-    """The usage that switched AI off, if it is among the latest ones (few come in once it is off)."""
-    row = conn.execute(
-        _SWITCHED_OFF,
-        {
-            "workspace_id": summary.workspace_id,
-            # also a bound by key, so that partitions of long ago are left at once
-            "after": summary.usage_count - _LOOK_BACK_USAGES,
-            "limit": _LOOK_BACK_USAGES,
-            "minimum": money.numeric_text(summary.minimum),
-        },
-    ).fetchone()
-    return SwitchedOff(row[0], row[1], row[2], money.from_numeric_text(row[3]), row[4]) if row else None
