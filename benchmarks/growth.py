@@ -1,6 +1,7 @@
 """Does booking stay as fast when the log is large? A generated log against an empty one, and random ids against UUIDv7.
 
-The large logs are written by `benchmarks.generate`, spread over sixty days in the ledger's own partitions. Every side begins
+The large logs are written by `benchmarks.generate`, spread over sixty days in the ledger's own partitions; their generated part
+bears no links of the hash chain, what is booked here does. Every side begins
 right after a checkpoint, so each of them pays for its full pages.
 """
 

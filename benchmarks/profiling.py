@@ -26,7 +26,9 @@ from taximeter_db.sql import statement
 TOP = 25
 _STATEMENTS = """
 SELECT left(regexp_replace(query, '\\s+', ' ', 'g'), 100), calls, total_exec_time, rows, wal_bytes::float8
-FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+FROM pg_stat_statements
+WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND query NOT LIKE '%pg_stat_statements%' AND query NOT LIKE '%coalesce(sum(usage_count)%'
 ORDER BY total_exec_time DESC LIMIT 12
 """
 
@@ -108,6 +110,8 @@ def _read(sampler: subprocess.Popen[bytes], output: Path) -> dict[str, Any]:
     total = 0
     for line in output.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
+        if not stack:
+            continue
         frames = [_function(frame) for frame in stack.split(";")]
         total += int(count)
         own[frames[-1]] += int(count)

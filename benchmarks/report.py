@@ -18,7 +18,7 @@ import msgspec
 from benchmarks import capacity, svg
 from benchmarks.results import Result
 from benchmarks.stack import ROOT
-from benchmarks.stats import Spread
+from benchmarks.stats import Spread, column
 from benchmarks.tables import aligned, cpu, figure_lines, main_measurement, markdown, side_lines
 
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -101,10 +101,11 @@ def _partitions(results: Results) -> str:
     reads = [name for name in next(iter(result.sides.values()))[0] if name.endswith(", ms")]
     lines = [["log", "events/s", "PostgreSQL, µs an event", "WAL, bytes an event", *reads]]
     for side, turns in result.sides.items():
-        names = ("events_per_second", "wal_bytes_per_event", *reads)
-        rate, wal, *milliseconds = (Spread.of(turn[name] for turn in turns).median for name in names)
-        taken = [f"{value:.2f}" for value in milliseconds]
-        lines.append([side, f"{rate:,.0f}", f"{cpu(turns)['postgresql']:.1f}", f"{wal:,.0f}", *taken])
+        booked = ["", "", ""]
+        if "events_per_second" in turns[0]:
+            rate, wal = (Spread.of(column(turns, name)).median for name in ("events_per_second", "wal_bytes_per_event"))
+            booked = [f"{rate:,.0f}", f"{cpu(turns)['postgresql']:.1f}", f"{wal:,.0f}"]
+        lines.append([side, *booked, *(f"{Spread.of(column(turns, name)).median:.2f}" for name in reads)])
     return markdown(lines)
 
 
@@ -134,6 +135,17 @@ def _profile(results: Results, what: str) -> str:
     return markdown(lines)
 
 
+_PLOTS = {
+    "rates": "Rates, end to end",
+    "cpu": "Processor time of an event by process",
+    "memory": "A worker's resident memory",
+}
+
+
+def _plot(results: Results, name: str) -> str:
+    return f"![{_PLOTS[name]}](images/performance-{name}.svg)" if name in plots(results) else "Not measured yet."
+
+
 def plots(results: Results) -> dict[str, str]:
     """The plots that can be drawn, by name."""
     drawn: dict[str, str] = {}
@@ -157,6 +169,7 @@ def plots(results: Results) -> dict[str, str]:
 SECTIONS: dict[str, Callable[..., str]] = {
     "machine": _machine,
     "figures": _figures,
+    "plot": _plot,
     "sides": _sides,
     "partitions": _partitions,
     "profile": _profile,

@@ -59,7 +59,7 @@ class Stack:
         """Start the servers and make the database that all others are copied from."""
         self.postgres.start()
         self.valkey.start()
-        self.rabbitmq.start()
+        self.rabbitmq.start(240)
         self.create(_TEMPLATE, None)
         migrate.upgrade(self.postgres.url(_TEMPLATE))
         with connect.connection(self.postgres.url(_TEMPLATE)) as conn:
