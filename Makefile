@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 PYTEST_ARGS ?=
 
-.PHONY: help install up test test-browser check format bench soak lock wheel clean
+.PHONY: help install up test test-browser check format bench images soak lock wheel clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -42,6 +42,9 @@ format: install  ## format and mend what can be mended
 
 bench: install  ## the short benchmarks
 	@$(BIN)/python -m benchmarks
+
+images: install  ## take the pictures of docs/images (needs Chromium)
+	@$(BIN)/python -m benchmarks.pictures
 
 soak: install  ## the long fault runs
 	@$(BIN)/python -m pytest -m soak -n 0 --timeout 7200 $(PYTEST_ARGS)

@@ -7,6 +7,7 @@ kernel stops them when the thread that started them ends.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ import redis
 from servers import QUICK_POSTGRES, QUICK_VALKEY, require
 from servers import rabbitmq as rabbitmq_server
 from servers.databases import drop_database, make_database, migrated_template
+from taximeter_cli.embedded.logins import part_url
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE, Valkey
 
@@ -72,10 +74,16 @@ def empty_database_url(postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(postgres: Postgres) -> Iterator[str]:
-    """A migrated database of this test's own."""
+    """A migrated database of this test's own, as its owner; ``role_url`` gives the addresses with fewer rights."""
     name = make_database(postgres, migrated_template(postgres))
     yield postgres.url(name)
     drop_database(postgres, name)
+
+
+@pytest.fixture
+def role_url(database_url: str) -> Callable[[str], str]:
+    """``role_url(login)``: the address of ``database_url`` for one of "worker", "dashboard", "metrics"."""
+    return functools.partial(part_url, database_url)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from taximeter_cli.embedded.logins import part_url
 from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.viewers import OWNER
 from taximeter_db.events import Payment, Usage, event_key
@@ -83,7 +84,8 @@ def bearer(*args: Any, **kwargs: Any) -> dict[str, str]:
     return {"authorization": f"Bearer {make_token(*args, **kwargs)}"}
 
 
-def make_settings(database_url: str, **other: Any) -> Settings:
+def make_settings(owner_url: str, **other: Any) -> Settings:
+    """Settings of a dashboard that connects with a dashboard's rights alone."""
     values: dict[str, Any] = {
         "dashboard_secret": SECRET,
         "token_secret": HOST_SECRET,
@@ -92,4 +94,4 @@ def make_settings(database_url: str, **other: Any) -> Settings:
         "token_audience": AUDIENCE,
         **other,
     }
-    return Settings(database_url=database_url, **values)
+    return Settings(database_url=part_url(owner_url, "dashboard"), **values)

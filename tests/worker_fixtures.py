@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from taximeter_cli.embedded.logins import METRICS, WORKER, part_url
 from taximeter_cli.embedded.process import free_port
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, Valkey
 from taximeter_worker.runtime import Runtime
@@ -40,12 +41,16 @@ def feed(broker_url: str) -> Iterator[Feed]:
 
 @pytest.fixture
 def new_worker(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., WorkerProcess]]:
-    """Factory of workers: ``new_worker(database_url, broker_url, redis_url, TAXIMETER_…="…")``."""
+    """Factory of workers: ``new_worker(database_url, broker_url, redis_url, TAXIMETER_…="…")``.
+
+    Given the owner's address of a test server, a worker connects with a worker's rights alone.
+    """
     made: list[WorkerProcess] = []
 
     def make(database_url: str, broker_url: str, redis_url: str, **more: str) -> WorkerProcess:
         settings = {
-            "TAXIMETER_DATABASE_URL": database_url,
+            "TAXIMETER_DATABASE_URL": part_url(database_url, WORKER),
+            "TAXIMETER_METRICS_DATABASE_URL": part_url(database_url, METRICS),
             "TAXIMETER_BROKER_URL": broker_url,
             "TAXIMETER_REDIS_URL": redis_url,
             "TAXIMETER_METRICS_PORT": str(free_port()),
@@ -70,8 +75,16 @@ def new_runtime(priced_url: str, redis_url: str) -> Iterator[Callable[..., Runti
     made: list[Runtime] = []
 
     def make(broker_url: str, **changes: Any) -> Runtime:
-        values = {"database_url": priced_url, "redis_url": redis_url, "metrics_port": 0, "drain_seconds": 5.0}
-        made.append(Runtime(Settings(broker_url=broker_url, **{**values, **changes}), lambda: None))
+        values = {
+            "database_url": priced_url,
+            "redis_url": redis_url,
+            "metrics_port": 0,
+            "drain_seconds": 5.0,
+            **changes,
+        }
+        owner_url = values["database_url"]
+        values |= {"database_url": part_url(owner_url, WORKER), "metrics_database_url": part_url(owner_url, METRICS)}
+        made.append(Runtime(Settings(broker_url=broker_url, **values), lambda: None))
         made[-1].start()
         return made[-1]
 

@@ -23,17 +23,29 @@ def find(data_dir: Path | None, *needed: str) -> dict[str, str]:
     Raises:
         CliError: One is missing; the sentence says how to provide it.
     """
-    if any(os.environ.get(name) for name in _ALL):
+    if given():
         missing = [name for name in needed if not os.environ.get(name)]
         if missing:
-            given = ", ".join(name for name in _ALL if os.environ.get(name))
+            present = ", ".join(name for name in _ALL if os.environ.get(name))
             raise CliError(
-                f"{' and '.join(missing)} must be set too, because {given} is set. To use the embedded instance"
+                f"{' and '.join(missing)} must be set too, because {present} is set. To use the embedded instance"
                 " instead, unset all of them."
             )
         return {name: os.environ[name] for name in needed}
     known = running_instance(data_dir)
     return {name: known[name] for name in needed}
+
+
+def given() -> bool:
+    """Whether the environment says where things are."""
+    return any(os.environ.get(name) for name in _ALL)
+
+
+def as_part(known: dict[str, str], login: str) -> dict[str, str]:
+    """The embedded instance's addresses for one of its parts, which gets no more than its own rights."""
+    from taximeter_cli.embedded.logins import part_url
+
+    return {**known, DATABASE: part_url(known[DATABASE], login)}
 
 
 def running_instance(data_dir: Path | None) -> dict[str, str]:

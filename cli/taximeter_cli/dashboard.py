@@ -58,7 +58,8 @@ def dashboard(
     data_dir: DataDir = None,
 ) -> None:
     """Serve the AI Tracking page and the JSON API. docs/dashboard.md describes its settings."""
-    environment = {**os.environ, **addresses.find(data_dir, addresses.DATABASE)}
+    known = addresses.find(data_dir, addresses.DATABASE)
+    environment = {**os.environ, **(known if addresses.given() else addresses.as_part(known, "dashboard"))}
     folder = states.data_folder(data_dir)
     if not environment.get(SECRET) and not os.environ.get(addresses.DATABASE):
         environment[SECRET] = embedded_secret(folder)

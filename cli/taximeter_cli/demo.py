@@ -7,6 +7,7 @@ out, waits disabled, and is topped up again. All names and texts are invented he
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import random
 import signal
@@ -17,16 +18,22 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+import psycopg
+from psycopg import Connection
+
 from taximeter import Meter
-from taximeter_cli import payments, session
+from taximeter_cli import demo_history, payments, session
+from taximeter_cli.demo_history import Habit
 from taximeter_db import ledger
-from taximeter_db.connect import connection
+from taximeter_db.connect import booking_connection, connection
+from taximeter_db.events import Policy, WorkspaceState
+from taximeter_db.money import PICO_PER_USD
 from taximeter_db.prices import Price, PriceError, Target
 from taximeter_db.prices_change import set_price
 from taximeter_worker.booker import policy_of
 from taximeter_worker.settings import Settings
 
-EVENTS_PER_SECOND: Final = 4.0
+EVENTS_PER_SECOND: Final = 2.0
 FRUGAL: Final = "pocket-studio"
 """The workspace that runs out again and again."""
 FRUGAL_TOP_UP: Final = "0.60"
@@ -40,6 +47,13 @@ WORKSPACES: Final = {
     FRUGAL: (FRUGAL_TOP_UP, 4),
 }
 """Workspace → first top-up in USD, share of the traffic."""
+HABITS: Final = {
+    "harbor-books": Habit(60, "40.00", "20.00", 3 * PICO_PER_USD),
+    "pine-street-clinic": Habit(35, "75.00", "25.00", 5 * PICO_PER_USD),
+    "lumen-labs": Habit(80, "120.00", "50.00", 10 * PICO_PER_USD),
+    FRUGAL: Habit(36, FRUGAL_TOP_UP, FRUGAL_TOP_UP),
+}
+"""How they lived before the demonstration began."""
 
 _QUESTIONS: Final = (
     ("Which of our harbour novels sell best in winter?", "The three lighthouse novels, by a wide margin."),
@@ -110,6 +124,7 @@ KINDS: Final[tuple[tuple[Callable[[random.Random], Usage], int], ...]] = (
     (search, 5),
     (picture, 1),
 )
+_WEIGHTED: Final = ([kind for kind, _ in KINDS], [weight for _, weight in KINDS])
 
 
 def main() -> int:
@@ -118,7 +133,6 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
     settings = Settings.from_env()
-    price_pictures(settings.database_url)
     for workspace, (amount, _) in WORKSPACES.items():
         pay(settings, workspace, amount, f"demo-first-{workspace}", "the first top-up of the demonstration")
     with Meter.from_env(source="/demo", on_unknown="open") as meter:
@@ -135,16 +149,27 @@ def price_pictures(database_url: str) -> None:
         set_price(conn, price)
 
 
+def past(conn: Connection[Any], policy: Policy, now: dt.datetime) -> list[WorkspaceState]:
+    """Give the workspaces their weeks of history; an empty list if they have one."""
+    return demo_history.fill(conn, HABITS, lambda chance: chance.choices(*_WEIGHTED)[0](chance), policy, now)
+
+
+def remember(database_url: str) -> None:
+    """Book the history of a new demonstration. The worker that starts afterwards writes the flags."""
+    price_pictures(database_url)
+    with contextlib.closing(booking_connection(database_url)) as conn, contextlib.suppress(psycopg.Error):
+        past(conn, Policy(), dt.datetime.now(dt.UTC))  # without it, the demonstration begins today
+
+
 def trickle(meter: Meter, settings: Settings, ended: threading.Event) -> None:
     """Record usage of enabled workspaces, at irregular moments; top the frugal one up some time after it ran out."""
     chance = random.Random(os.getpid())  # noqa: S311 - it chooses texts, nothing is protected by it
     names, shares = list(WORKSPACES), [share for _, share in WORKSPACES.values()]
-    kinds, weights = [kind for kind, _ in KINDS], [weight for _, weight in KINDS]
     out_since: float | None = None
     while not ended.wait(chance.expovariate(EVENTS_PER_SECOND)):
         (workspace,) = chance.choices(names, shares)
         if meter.enabled(workspace):
-            usage = chance.choices(kinds, weights)[0](chance)
+            usage = chance.choices(*_WEIGHTED)[0](chance)
             meter.record(workspace, **usage._asdict(), metadata={"user": f"u-{chance.randint(1, 40)}"})
         elif workspace != FRUGAL:
             pay(settings, workspace, WORKSPACES[workspace][0], f"demo-{time.time_ns()}", "automatic top-up")

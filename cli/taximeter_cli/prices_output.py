@@ -8,10 +8,11 @@ from fractions import Fraction
 from typing import Any
 
 from taximeter_cli import console
+from taximeter_db.money import exact_text
 from taximeter_db.prices import Entry, grouped, since, utc_text, value_text
 from taximeter_db.prices_change import ImportPlan
 from taximeter_worker.pricing.book_file import price_object
-from taximeter_worker.pricing.receipt import Receipt, ReceiptLine, exact_text
+from taximeter_worker.pricing.receipt import Receipt, ReceiptLine
 
 SHOWN_MAX = 20
 """Lines of each kind that an import shows; --json has all of them."""

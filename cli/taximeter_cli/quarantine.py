@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +17,7 @@ from taximeter_cli.options import DataDir, Json
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from taximeter_db.quarantine import Entry
+    from taximeter_db.quarantine import Action, Entry
     from taximeter_worker.replay import Replayed
 
 app = typer.Typer(no_args_is_help=True, help="Events that could not be booked, kept whole with their reason.")
@@ -28,8 +30,8 @@ Reason = Annotated[str | None, typer.Option(metavar="CODE", help="Only this reas
 Workspace = Annotated[str | None, typer.Option(metavar="ID", help="Only this workspace.")]
 
 
-def describe(entry: Entry, *, whole: bool) -> dict[str, Any]:
-    """An entry for JSON; ``whole`` adds the event itself, in Base64 where it is not UTF-8."""
+def describe(entry: Entry, *, whole: bool, actions: Sequence[Action] = ()) -> dict[str, Any]:
+    """An entry for JSON; ``whole`` adds the event itself, in Base64 where it is not UTF-8, and what was tried with it."""
     facts: dict[str, Any] = {
         "id": entry.id,
         "kind": entry.kind,
@@ -45,11 +47,25 @@ def describe(entry: Entry, *, whole: bool) -> dict[str, Any]:
     }
     if whole:
         facts["content_type"] = entry.content_type
-        try:
-            facts["event"] = entry.event.decode()
-        except UnicodeDecodeError:
-            facts["event_base64"] = base64.b64encode(entry.event).decode()
+        facts |= _as_text("event", entry.event)
+        facts["actions"] = [_action(one) for one in actions]
     return facts
+
+
+def _action(action: Action) -> dict[str, Any]:
+    facts = {
+        name: getattr(action, name)
+        for name in ("done_at", "done_by", "action", "result", "reason", "detail", "note")
+        if getattr(action, name) is not None
+    }
+    return facts | (_as_text("correction", action.correction) if action.correction is not None else {})
+
+
+def _as_text(name: str, event: bytes) -> dict[str, str]:
+    try:
+        return {name: event.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(event).decode()}
 
 
 @app.command("list")
@@ -101,20 +117,28 @@ def list_entries(
 
 @app.command("show")
 def show(entry_id: EntryId, data_dir: DataDir = None, json: Json = False) -> None:
-    """Show one entry with the event as it was received, inputs and outputs included."""
+    """Show one entry with the event as it was received, inputs and outputs included, and what was tried with it."""
     from taximeter_cli import session
     from taximeter_db import quarantine as store
 
     with session.database(data_dir) as conn:
         entry = store.get(conn, entry_id)
-    described = describe(entry, whole=True)
+        actions = store.actions(conn, entry_id)
+    described = describe(entry, whole=True, actions=actions)
     if json:
         console.emit(described)
         return
+    _print_facts(described)
+    for action in described["actions"]:
+        console.say("")
+        _print_facts(action)
+
+
+def _print_facts(described: dict[str, Any]) -> None:
     console.facts(
         (name, console.moment(value) if name.endswith("_at") else value)
         for name, value in described.items()
-        if value is not None
+        if value is not None and name != "actions"
     )
 
 
@@ -123,22 +147,45 @@ def replay(
     entries: Annotated[list[int] | None, typer.Argument(metavar="N", help="Numbers of entries.")] = None,
     reason: Reason = None,
     everything: Annotated[bool, typer.Option("--all", metavar="", help="Everything that is open.")] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Correct a member, such as data.quantities.input_tokens=12."),
+    ] = None,
+    drops: Annotated[
+        list[str] | None, typer.Option("--unset", metavar="PATH", help="Leave a member out, such as data.input.")
+    ] = None,
+    instead: Annotated[
+        str | None, typer.Option("--with", metavar="FILE", help="Book the corrected event in this file (- is stdin).")
+    ] = None,
+    note: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; it stays with the entry.")] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Try to book entries again, after their cause was mended (a price set, for example)."""
+    """Try to book entries again, after their cause was mended (a price set, for example), or one with a correction.
+
+    What was received stays as it is; a correction is kept beside it.
+    """
     from taximeter_cli import session
 
     if sum((bool(entries), reason is not None, everything)) != 1:
         raise typer.BadParameter("name entries by number, or give --reason CODE, or --all")
+    if changes or drops or instead is not None:
+        if len(entries or ()) != 1:
+            raise typer.BadParameter("a correction is for one entry: name exactly one")
+        if instead is not None and (changes or drops):
+            raise typer.BadParameter(
+                "give the whole corrected event with --with, or single members with --set and --unset"
+            )
     from taximeter_worker.booker import limits_of, policy_of
     from taximeter_worker.replay import replay as replay_entries
 
     known = session.settings(data_dir)
     results: list[Replayed] = []
+    how: dict[str, Any] = {"by": session.person(), "note": note, "limits": limits_of(known), "policy": policy_of(known)}
     with session.booking(known) as conn, console.bar("entries", None, quiet=json) as bar:
+        correction = _correction(conn, entries[0], changes or (), drops or (), instead) if entries else None
         for numbers in [list(entries)] if entries else _open_entries(conn, reason):
-            done = replay_entries(conn, numbers, by=session.person(), limits=limits_of(known), policy=policy_of(known))
+            done = replay_entries(conn, numbers, correction, skip_resolved=not entries, **how)
             states = {state.workspace_id: state for result in done for state in result.states}
             session.write_flags(known, conn, list(states.values()))
             results += done
@@ -154,6 +201,20 @@ def replay(
     console.say(
         f"{counts['booked']:,} booked, {counts['duplicate']:,} were duplicates, {counts['kept']:,} stay in quarantine."
     )
+
+
+def _correction(
+    conn: Connection[Any], entry_id: int, changes: Sequence[str], drops: Sequence[str], instead: str | None
+) -> bytes | None:
+    """The event to book in an entry's place; None: its own."""
+    if instead is not None:
+        return sys.stdin.buffer.read() if instead == "-" else Path(instead).read_bytes()
+    if not changes and not drops:
+        return None
+    from taximeter_db import quarantine as store
+    from taximeter_worker.corrections import corrected
+
+    return corrected(store.get(conn, entry_id).event, changes, drops)
 
 
 def _open_entries(conn: Connection[Any], reason: str | None) -> Iterator[list[int]]:

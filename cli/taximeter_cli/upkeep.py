@@ -25,6 +25,8 @@ def worker(
     Run as many as you like on one broker. Its metrics are on TAXIMETER_METRICS_PORT (default 9464).
     """
     known = addresses.find(data_dir, addresses.DATABASE, addresses.BROKER, addresses.REDIS)
+    if not addresses.given():
+        known = addresses.as_part(known, "worker")
     command = [sys.executable, "-m", "taximeter_worker", f"--concurrency={concurrency}", f"--loglevel={loglevel}"]
     os.execve(command[0], command, {**os.environ, **known})  # noqa: S606 - the worker takes our place and our signals
 
@@ -40,13 +42,18 @@ def migrate(data_dir: DataDir = None, json: Json = False) -> None:
 
     url = addresses.find(data_dir, addresses.DATABASE)[addresses.DATABASE]
     before = migrations.current(url)
-    migrations.upgrade(url)
+    rights = migrations.upgrade(url)
     after = migrations.current(url)
     with session.database(data_dir) as conn:
         prices = seed(conn)
     if json:
-        console.emit({"before": before, "after": after, "prices_added": prices})
+        roles = {"created": rights.created, "missing": rights.missing}
+        console.emit({"before": before, "after": after, "prices_added": prices, "roles": roles})
         return
+    if rights.created:
+        console.say(f"Created the roles {', '.join(rights.created)}; docs/security.md says how to make their logins.")
+    if rights.advice:
+        console.note(rights.advice)
     if prices:
         console.say(f"Filled the empty price book with {prices:,} prices of the installed catalogue.")
     if before == after:

@@ -1,33 +1,28 @@
-"""The analysis tab: spending over time and by tool or model, as SVG with a table behind it."""
+"""What the analysis tab adds up: spending over time and by tool or model, from the rollups."""
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import zoneinfo
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Query, Request
 from psycopg import Connection
-from starlette.responses import Response
 
-from taximeter_dashboard import amounts, pages
-from taximeter_dashboard.charts import Column, Segment, columns_svg
-from taximeter_dashboard.house import CurrentHouse, admit
-from taximeter_dashboard.render import zone_of
 from taximeter_db import rollups
 from taximeter_db.reading import spending
 
 SERIES_MAX: Final = 5
 OTHER: Final = "All other"
+NO_MODEL: Final = "no model"
 SPANS: Final = {"day": (24, "hour", "24 hours"), "month": (30, "day", "30 days"), "year": (12, "month", "12 months")}
 HIGH_TIMES: Final = 3
 HIGH_BEFORE: Final = 14
 _RUN_MAX: Final = 20_000
 
-router = APIRouter(include_in_schema=False)
-
 Span = Literal["day", "month", "year"]
+Split = Literal["tool", "model"]
 
 
 class Total(msgspec.Struct, frozen=True):
@@ -41,7 +36,7 @@ class Total(msgspec.Struct, frozen=True):
 
 
 class Period(msgspec.Struct, frozen=True):
-    """An hour, day or month of the table."""
+    """An hour, day or month of the table; `before` is what the same one of the span before cost, None before any use."""
 
     label: str
     usages: int
@@ -49,10 +44,16 @@ class Period(msgspec.Struct, frozen=True):
     costs: list[int]
     high: bool
     running: bool
+    before: int | None = None
+
+    @property
+    def each(self) -> int | None:
+        """The average cost of a usage to the nearest picodollar, for a chart."""
+        return (self.cost * 2 + self.usages) // (self.usages * 2) if self.usages else None
 
 
 class Analysis(msgspec.Struct, frozen=True):
-    """What the tab shows. Amounts in picodollars."""
+    """What the tab shows. Amounts in picodollars; `before` is the whole span before, None where nothing was used in it."""
 
     periods: list[Period]
     totals: list[Total]
@@ -61,6 +62,7 @@ class Analysis(msgspec.Struct, frozen=True):
     before: int | None
     behind: int
     unit: str
+    since: dt.datetime
 
 
 def starts(now: dt.datetime, where: zoneinfo.ZoneInfo, span: Span, back: int = 0) -> list[dt.datetime]:
@@ -80,29 +82,29 @@ def analyse(
     conn: Connection[Any],
     workspace_id: str,
     span: Span,
-    by: Literal["tool", "model"],
+    by: Split,
     now: dt.datetime,
     where: zoneinfo.ZoneInfo,
 ) -> Analysis:
     """Read the rollups of a span and of the one before it."""
     reached, count = rollups.follow(conn, workspace_id, _RUN_MAX)
     unit: Any = SPANS[span][1]
-    edges = starts(now, where, span)
-    first, earlier = _instant(edges[0], where), _instant(starts(now, where, span, 1)[0], where)
+    edges, edges_before = starts(now, where, span), starts(now, where, span, 1)
+    first, earlier = _instant(edges[0], where), _instant(edges_before[0], where)
     read = {"unit": unit, "by": by, "zone": where.key}
     found = spending.spending(conn, workspace_id, since=first, until=now + dt.timedelta(days=1), **read)
     past = spending.spending(conn, workspace_id, since=earlier, until=first, **read)
     totals = _totals(found)
     names = [total.name for total in totals if total.name != OTHER]
-    periods = _periods(edges, found, names, unit)
     return Analysis(
-        periods=periods,
+        periods=_periods(edges, found, names, unit, _sums(edges_before, past) if past else None),
         totals=totals,
         usages=sum(one.usages for one in found),
         cost=sum(one.cost for one in found),
         before=sum(one.cost for one in past) if past else None,
         behind=count - reached,
         unit=unit,
+        since=first,
     )
 
 
@@ -110,10 +112,18 @@ def _instant(local: dt.datetime, where: zoneinfo.ZoneInfo) -> dt.datetime:
     return local.replace(tzinfo=where).astimezone(dt.UTC)
 
 
+def _sums(edges: list[dt.datetime], found: list[spending.Spent]) -> list[int]:
+    sums = dict.fromkeys(edges, 0)
+    for one in found:
+        if one.start in sums:
+            sums[one.start] += one.cost
+    return list(sums.values())
+
+
 def _totals(found: list[spending.Spent]) -> list[Total]:
     sums: dict[str, list[int]] = {}
     for one in found:
-        entry = sums.setdefault(one.name or "no model", [0, 0])
+        entry = sums.setdefault(one.name or NO_MODEL, [0, 0])
         entry[0] += one.usages
         entry[1] += one.cost
     ranked = sorted(sums.items(), key=lambda item: (-item[1][1], item[0]))
@@ -121,28 +131,44 @@ def _totals(found: list[spending.Spent]) -> list[Total]:
     if rest:
         top.append((OTHER, [sum(entry[0] for _, entry in rest), sum(entry[1] for _, entry in rest)]))
     largest = max((entry[1] for _, entry in top), default=0) or 1
-    # A colour belongs to the name, not to its rank: by the alphabet, it stays when the ranks change places.
-    colors = {name: place + 1 for place, name in enumerate(sorted(name for name, _ in top if name != OTHER))}
+    colors = series_colors([name for name, _ in top if name != OTHER])
     return [Total(name, colors.get(name, 0), entry[0], entry[1], entry[1] * 1000 // largest) for name, entry in top]
 
 
-def _periods(edges: list[dt.datetime], found: list[spending.Spent], names: list[str], unit: str) -> list[Period]:
+def series_colors(names: list[str]) -> dict[str, int]:
+    """A colour of 1 to 5 for each of at most five names.
+
+    A colour belongs to its name, not to its rank: it follows from the name alone unless two of them want the same one.
+    """
+    taken: dict[int, str] = {}
+    for name in sorted(names):
+        wanted = hashlib.blake2b(name.encode(), digest_size=1).digest()[0] % SERIES_MAX
+        while wanted in taken:
+            wanted = (wanted + 1) % SERIES_MAX
+        taken[wanted] = name
+    return {name: color + 1 for color, name in taken.items()}
+
+
+def _periods(
+    edges: list[dt.datetime], found: list[spending.Spent], names: list[str], unit: str, before: list[int] | None
+) -> list[Period]:
     places = {name: place for place, name in enumerate(names)}
     costs = {edge: [0] * (len(names) + 1) for edge in edges}
     counts = dict.fromkeys(edges, 0)
     for one in found:
         if one.start in costs:
-            costs[one.start][places.get(one.name or "no model", len(names))] += one.cost
+            costs[one.start][places.get(one.name or NO_MODEL, len(names))] += one.cost
             counts[one.start] += one.usages
     sums = [sum(costs[edge]) for edge in edges]
     return [
         Period(
-            label=_label(edge, unit),
+            label=label(edge, unit),
             usages=counts[edge],
             cost=sums[place],
             costs=costs[edge],
             high=_high(sums, place),
             running=place == len(edges) - 1,
+            before=before[place] if before else None,
         )
         for place, edge in enumerate(edges)
     ]
@@ -154,64 +180,8 @@ def _high(sums: list[int], place: int) -> bool:
     return len(before) == HIGH_BEFORE and sums[place] * 2 > HIGH_TIMES * (before[6] + before[7]) > 0
 
 
-def _label(edge: dt.datetime, unit: str) -> str:
+def label(edge: dt.datetime, unit: str) -> str:
+    """How a period is called."""
     if unit == "hour":
         return f"{edge:%H:%M}"
     return f"{edge.day} {edge:%b}" if unit == "day" else f"{edge:%b %Y}"
-
-
-@router.get("/workspaces/{workspace_id}/analysis")
-def show_analysis(
-    request: Request,
-    house: CurrentHouse,
-    workspace_id: str,
-    span: Span = "month",
-    by: Annotated[Literal["tool", "model"], Query()] = "tool",
-) -> Response:
-    """The tab."""
-    now, where = dt.datetime.now(dt.UTC), zone_of(request)
-    with house.database() as conn:
-        viewer = admit(request, conn, workspace_id)
-        result = analyse(conn, workspace_id, span, by, now, where)
-        colors = [total.color for total in result.totals]
-        columns = [
-            Column(
-                one.label,
-                [Segment(color, cost) for color, cost in zip(colors, one.costs, strict=False) if cost],
-                one.high,
-                one.running,
-            )
-            for one in result.periods
-        ]
-        return pages.show(
-            request,
-            house,
-            conn,
-            viewer,
-            workspace_id,
-            "analysis",
-            result=result,
-            span=span,
-            by=by,
-            spans=SPANS,
-            wide=columns_svg(columns, 1080, 260),
-            small=columns_svg(columns, 264, 200),
-            sentence=_sentence(result, SPANS[span][2]),
-            change=_change(result),
-        )
-
-
-def _sentence(result: Analysis, words: str) -> str:
-    top = max(result.periods, key=lambda one: one.cost)
-    text = f"Cost by {result.unit} over {words}: {amounts.exact(result.cost)} in all"
-    return f"{text}, most of it in {top.label} with {amounts.exact(top.cost)}." if result.cost else f"{text}."
-
-
-def _change(result: Analysis) -> str | None:
-    if not result.before:
-        return None
-    percent = (result.cost - result.before) * 100 / result.before  # a ratio, no amount
-    if abs(percent) < 1:
-        return "about as much as in the period before"
-    more = "more" if percent > 0 else "less"
-    return f"{abs(percent):,.0f} % {more} than in the period before ({amounts.exact(result.before)})"

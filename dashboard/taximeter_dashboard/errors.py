@@ -42,6 +42,7 @@ class Problem(DashboardError):  # noqa: N818 - an answer, said as one
         self.headers = dict(headers or {})
         self.status = status or type(self).status
         self.title = title or type(self).title
+        self.number: str | None = None
         super().__init__(detail)
 
 

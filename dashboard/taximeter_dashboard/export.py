@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
@@ -28,7 +29,9 @@ HEADER: Final = (
     "seq", "event_id", "recorded_at", "occurred_at", "tool", "provider", "model", "quantities", "cost_usd",
     "balance_after_usd", "price_version",
 )  # fmt: skip
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Where a cell begins: at the start, and after what a spreadsheet set to another separator cuts at. In full width too,
+# which some spreadsheets take for the plain signs.
+_FORMULA: Final = re.compile("(?:^|(?<=[;|\t\r\n]))(?=[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 _ROLL_UP_RUNS_MAX: Final = 1_000
 
 router = APIRouter(include_in_schema=False)
@@ -48,8 +51,8 @@ def export_csv(
     with house.database() as conn:
         admit(request, conn, workspace_id)
         count = house.summary(conn, workspace_id).usage_count
-        if not wanted.empty:
-            _catch_up(conn, workspace_id, count)
+    if not wanted.empty:
+        _catch_up(house, workspace_id, count)
     rows = _rows(house, workspace_id, wanted, count, newest=sort == "newest")
     headers = {
         "content-disposition": f'attachment; filename="usages-{workspace_id.replace(":", "_")}.csv"',
@@ -57,9 +60,10 @@ def export_csv(
     return StreamingResponse(_lines(rows), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _catch_up(conn: Any, workspace_id: str, count: int) -> None:
+def _catch_up(house: House, workspace_id: str, count: int) -> None:
     for _ in range(_ROLL_UP_RUNS_MAX):
-        reached, _ = rollups.advance(conn, workspace_id)
+        with house.database(workspace_id) as conn:
+            reached, _ = rollups.advance(conn, workspace_id)
         if reached >= count:
             return
 
@@ -70,7 +74,7 @@ def _rows(
     """Chunk by chunk, each on a connection borrowed for it alone: a slow reader holds none."""
     after, before = 0, count + 1
     while after + 1 < before:
-        with house.database() as conn:
+        with house.database(workspace_id) as conn:
             if wanted.empty:
                 first = max(after + 1, before - CHUNK_ROWS) if newest else after + 1
                 rows = usages.between(conn, workspace_id, first, min(before - 1, first + CHUNK_ROWS - 1))
@@ -118,7 +122,7 @@ def _cells(row: UsageRow) -> tuple[object, ...]:
 
 def harmless(text: str) -> str:
     """A text that no spreadsheet runs as a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return _FORMULA.sub("'", text)
 
 
 def _utc(moment: dt.datetime) -> str:

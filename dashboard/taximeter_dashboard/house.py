@@ -13,11 +13,11 @@ from fastapi import Depends, Request
 from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from taximeter_dashboard.errors import Forbidden, NotFound, SignInNeeded, Unavailable
+from taximeter_dashboard.errors import Forbidden, NotFound, Problem, SignInNeeded, Unavailable
 from taximeter_dashboard.oidc import Provider
 from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.viewers import OPERATOR, OWNER, STAFF, Keys, Viewer
-from taximeter_db.reading import UsageRow, access, summary
+from taximeter_db.reading import UsageRow, access, scope, summary
 
 SESSION_COOKIE = "taximeter_session"
 FLOW_COOKIE = "taximeter_sign_in"
@@ -41,13 +41,28 @@ class House:
         self._pool: ConnectionPool | None = None
 
     @contextlib.contextmanager
-    def database(self) -> Iterator[Connection[Any]]:
-        """A connection: the one way to the ledger. Raises Unavailable when there is none to be had, or it breaks."""
+    def database(self, workspace_id: str | None = None) -> Iterator[Connection[Any]]:
+        """A connection in a transaction, which sees no workspace's rows until `admit` lets somebody into one.
+
+        Work that goes on after a request was admitted names its `workspace_id`. A Problem ends the transaction like a
+        success: what was written before it (an operator's look, say) stays.
+
+        Raises:
+            Unavailable: There is no connection to be had, or it breaks.
+        """
+        problem: Problem | None = None
         try:
-            with self._open().connection() as conn:
-                yield conn
+            with self._open().connection() as conn, conn.transaction():
+                if workspace_id is not None:
+                    scope.enter(conn, workspace_id)
+                try:
+                    yield conn
+                except Problem as raised:
+                    problem = raised
         except (PoolTimeout, psycopg.OperationalError) as error:
             raise Unavailable from error
+        if problem is not None:
+            raise problem
 
     def _open(self) -> ConnectionPool:
         """The pool, opened by the first request: a host that mounts us may run no start-up of ours, or several."""
@@ -65,7 +80,7 @@ class House:
                         "prepare_threshold": None,  # PgBouncer before 1.21 loses prepared statements
                         "connect_timeout": 3,
                         "application_name": "taximeter dashboard",
-                        "options": "-c statement_timeout=15s -c timezone=UTC",
+                        "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=60s -c timezone=UTC",
                     },
                 )
             return self._pool
@@ -115,7 +130,7 @@ def viewer_of(request: Request, conn: Connection[Any]) -> Viewer:
 
 
 def admit(request: Request, conn: Connection[Any], workspace_id: str, *, write: bool = False) -> Viewer:
-    """Let a viewer into a workspace, or raise.
+    """Let a viewer into a workspace, or raise; from here on the transaction sees this workspace's rows.
 
     Raises:
         SignInNeeded: Nobody is signed in.
@@ -126,6 +141,7 @@ def admit(request: Request, conn: Connection[Any], workspace_id: str, *, write: 
     role = viewer.role(workspace_id)
     if role is None or not _WORKSPACE_ID.fullmatch(workspace_id):
         raise NotFound
+    scope.enter(conn, workspace_id)
     if viewer.workspace_ids is None and not summary.read(conn, workspace_id).known:
         raise NotFound
     if write and role != OWNER:

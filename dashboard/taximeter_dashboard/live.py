@@ -112,7 +112,7 @@ async def _events(
 
 
 def _state(request: Request, house: House, viewer: Viewer, workspace_id: str) -> dict[str, Any]:
-    with house.database() as conn:
+    with house.database(workspace_id) as conn:
         found = house.summary(conn, workspace_id)
         card = pages.show(request, house, conn, viewer, workspace_id, "usages", template="_summary.html", found=found)
         title = pages.show(request, house, conn, viewer, workspace_id, "usages", template="_title.html", found=found)

@@ -20,7 +20,7 @@ from taximeter_dashboard.listing import Sort
 from taximeter_dashboard.render import base, render, safe_path, wants_panel, wants_part, zone_of
 from taximeter_dashboard.viewers import EVERY_WORKSPACE, OPERATOR, OWNER, Viewer
 from taximeter_db import rollups
-from taximeter_db.reading import access, filtered, payments, summary, usages
+from taximeter_db.reading import access, filtered, payments, scope, summary, usages
 
 WORKSPACES_A_PAGE = 50
 
@@ -70,6 +70,7 @@ def list_workspaces(
             return RedirectResponse(f"{base(request)}/workspaces/{among[0]}", 303)
         found = summary.glances(conn, among, after, WORKSPACES_A_PAGE + 1)
         if viewer.role(EVERY_WORKSPACE) == OPERATOR:
+            scope.enter(conn, EVERY_WORKSPACE)
             access.log_look(conn, EVERY_WORKSPACE, viewer.subject, request.url.path[:1000])
     more = found[WORKSPACES_A_PAGE - 1].workspace_id if len(found) > WORKSPACES_A_PAGE else None
     return render(request, "workspaces.html", workspaces=found[:WORKSPACES_A_PAGE], more=more, viewer=viewer)
@@ -198,9 +199,12 @@ def show_payment(request: Request, house: CurrentHouse, workspace_id: str, seq: 
 
 
 @router.get("/zone")
-def choose_zone(request: Request, to: Annotated[str, Query(max_length=64)], back: str = "/") -> Response:
-    """Remember in which zone this browser shows times."""
-    answer = RedirectResponse(safe_path(back, f"{base(request)}/"), 303)
+def choose_zone(request: Request, to: Annotated[str, Query(max_length=64)] = "", back: str = "/") -> Response:
+    """Remember in which zone this browser shows times, or ask for it."""
+    back = safe_path(back, f"{base(request)}/")
+    if not to:
+        return render(request, "zone.html", back=back, zones=times.zones())
+    answer = RedirectResponse(back, 303)
     answer.set_cookie(
         times.ZONE_COOKIE, times.zone(to).key, max_age=365 * 86400, samesite="lax", path=base(request) or "/"
     )

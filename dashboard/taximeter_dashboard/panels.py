@@ -32,7 +32,7 @@ class Card(msgspec.Struct, frozen=True):
     balance: str
     balance_exactly: str | None
     word: str
-    sentence: str
+    sentence: list[sentences.Piece]
     zones: list[Zone]
     credit_url: str | None
     as_of: str

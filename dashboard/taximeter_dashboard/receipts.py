@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import msgspec
 
 from taximeter_dashboard import amounts
 from taximeter_dashboard.amounts import MINUS
+from taximeter_db.money import PICO_PER_USD, exact_text
 from taximeter_db.reading import UsageRow
 
 _PER = {"1000": "1K", "1000000": "1M"}
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_EACH_MAX = 18
+_POLICIES = {
+    "estimate": "no price of its own: estimated by another model's",
+    "free": "no price of its own: free by the tool's policy",
+}
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One pool of a receipt, as text."""
+    """One pool of a receipt, or a part of it, as text."""
 
     unit: str
     quantity: str
@@ -27,15 +35,25 @@ class Line(msgspec.Struct, frozen=True):
     """Zeros that bring the points of a column in line."""
 
 
+class Step(msgspec.Struct, frozen=True):
+    """A rule for the whole event, and by how much it moved the amount."""
+
+    rule: str
+    note: str
+    amount: str
+    pad: str = ""
+
+
 class ReceiptView(msgspec.Struct, frozen=True):
-    """A receipt, as text."""
+    """A receipt, as text: the lines add up to the subtotal, that and the steps and the rounding to the total."""
 
     lines: list[Line]
-    exact: str
-    rounding: str | None
-    rule: str
+    subtotal: Step | None
+    steps: list[Step]
+    rounding: Step | None
     version: int
     since: str | None
+    estimated: bool
     pad: str
 
 
@@ -44,19 +62,41 @@ def view(row: UsageRow, receipt: Mapping[str, Any] | None) -> ReceiptView | None
     if receipt is None:
         return None
     lines = [_line(line) for line in receipt["lines"]]
-    widest = max([_decimals(line.amount) for line in lines] + [_decimals(amounts.exact(row.cost))])
-    lines = [msgspec.structs.replace(line, pad="0" * (widest - _decimals(line.amount))) for line in lines]
-    starts = sorted({line["effective_from"] for line in receipt["lines"] if line.get("effective_from")})
+    steps = list(_steps(receipt))
+    subtotal = Step("Subtotal", "", dollars(receipt["subtotal"])) if steps else None
     rounding = receipt["rounding"]
+    rest = None if rounding == "0" else Step("Rounding", receipt["rule"], signed(rounding))
+    shown = [one.amount for one in (*lines, *steps, subtotal, rest) if one is not None]
+    widest = max(map(_decimals, [*shown, amounts.exact(row.cost)]))
+    starts = {line["effective_from"] for line in (*receipt["lines"], *receipt["steps"]) if line.get("effective_from")}
     return ReceiptView(
-        lines=lines,
-        exact=dollars(receipt["exact"]),
-        rounding=None if rounding == "0" else dollars(rounding),
-        rule=receipt["rule"],
+        lines=[msgspec.structs.replace(line, pad=_pad(line.amount, widest)) for line in lines],
+        subtotal=_padded(subtotal, widest),
+        steps=[msgspec.structs.replace(step, pad=_pad(step.amount, widest)) for step in steps],
+        rounding=_padded(rest, widest),
         version=row.price_version,
-        since=starts[-1] if starts else None,
-        pad="0" * (widest - _decimals(amounts.exact(row.cost))),
+        since=max(starts, default=None),
+        estimated=receipt["estimated"],
+        pad=_pad(amounts.exact(row.cost), widest),
     )
+
+
+def _steps(receipt: Mapping[str, Any]) -> Iterator[Step]:
+    before = Fraction(receipt["subtotal"])
+    for step in receipt["steps"]:
+        after = Fraction(step["exact"])
+        how = f"{_TIMES} {step['amount']}" if step["rule"] == "multiplier" else dollars(step["amount"])
+        note = ", ".join(part for part in (how, step["target"], step["source"]) if part)
+        yield Step(step["rule"].capitalize(), note, signed(exact_text(after - before)))
+        before = after
+
+
+def _padded(step: Step | None, widest: int) -> Step | None:
+    return None if step is None else msgspec.structs.replace(step, pad=_pad(step.amount, widest))
+
+
+def _pad(text: str, widest: int) -> str:
+    return "" if "/" in text else "0" * (widest - _decimals(text))
 
 
 def unit_words(unit: str) -> str:
@@ -75,13 +115,20 @@ def dollars(text: str) -> str:
     sign = MINUS if text.startswith("-") else ""
     text = text.lstrip("-")
     if "/" in text:
-        return f"{sign}${text}"
+        # No decimal ends there: the fraction is exact, and how much it is about stands beside it.
+        top, _, bottom = text.partition("/")
+        return f"{sign}${text} ({amounts.average(int(top) * PICO_PER_USD, int(bottom))})"
     whole, _, fraction = text.partition(".")
     return f"{sign}${int(whole):,}.{fraction.ljust(2, '0')}"
 
 
+def signed(text: str) -> str:
+    """Like `dollars`, with a plus sign where it is positive."""
+    return dollars(text) if text.startswith("-") or Fraction(text) == 0 else f"+{dollars(text)}"
+
+
 def _decimals(text: str) -> int:
-    return len(text.partition(".")[2])
+    return 0 if "/" in text else len(text.partition(".")[2])
 
 
 def _line(line: Mapping[str, Any]) -> Line:
@@ -89,30 +136,37 @@ def _line(line: Mapping[str, Any]) -> Line:
     if line.get("priced_as") not in {None, line["unit"]}:
         notes.append(f"priced as {unit_words(line['priced_as'])}")
     if line.get("above") is not None:
-        notes.append(f"above {quantity(line['above'])} input tokens")
+        what = "input tokens" if line.get("charge") in {None, "flat"} else unit_words(line["unit"])
+        notes.append(
+            f"{'the part ' if line.get('charge') == 'graduated' else ''}above {quantity(line['above'])} {what}"
+        )
+    if line.get("hours"):
+        notes.append(str(line["hours"]).replace("-", " to "))
+    if line.get("policy"):
+        notes.append(_POLICIES.get(line["policy"], str(line["policy"])))
     if line.get("target"):
         notes.append(f"{line['target']}, {line['source']}" if line.get("source") else str(line["target"]))
     return Line(
         unit=unit_words(line["unit"]),
         quantity=quantity(line["quantity"]),
-        price=_price(line.get("amount"), line.get("per")),
+        price=_price(line),
         amount=dollars(line["cost"]),
         note=", ".join(notes),
     )
 
 
-def _price(amount: str | None, per: str | None) -> str:
+def _price(line: Mapping[str, Any]) -> str:
+    amount, per = line.get("amount"), line.get("per")
     if amount is None or per is None:
-        return "no price needed"
+        return "free" if line.get("policy") else "no price needed"
     whole = per.rstrip("0").rstrip(".") if "." in per else per
+    if line.get("blocks") is not None:
+        many = "block" if line["blocks"] == 1 else "blocks"
+        return f"{quantity(line['blocks'])} {many} of {_PER.get(whole, quantity(whole))} begun, {dollars(amount)} each"
     if whole == "1":
         return f"{dollars(amount)} each"
     text = f"{dollars(amount)} per {_PER.get(whole, quantity(whole))}"
-    try:
-        each = Decimal(amount) / Decimal(per)
-    except InvalidOperation:
-        return text
-    # Said only where it is exact.
-    if each * Decimal(per) == Decimal(amount) and each.as_tuple().exponent >= -15:  # type: ignore[operator]
-        text += f" ({dollars(f'{each.normalize():f}')} each)"
-    return text
+    each = Fraction(amount) / Fraction(per)
+    # Said only where it is a decimal of a bearable length.
+    written = exact_text(each)
+    return text if "/" in written or len(written) > _EACH_MAX else f"{text} ({dollars(written)} each)"

@@ -41,6 +41,7 @@ _templates = Environment(
 )
 _templates.globals.update(
     exact=amounts.exact,
+    bare=money.format_usd,
     signed=amounts.signed,
     cell=amounts.cell,
     plain=amounts.plain,
@@ -101,6 +102,13 @@ def safe_path(path: str, otherwise: str) -> str:
 def zone_of(request: Request) -> zoneinfo.ZoneInfo:
     """The viewer's zone, from the cookie that the page's script sets."""
     return times.zone(unquote(request.cookies.get(times.ZONE_COOKIE, "UTC")))
+
+
+def panel_name(path: str) -> str:
+    """What a failed address would have shown, as the page calls it: ``Usages``."""
+    parts = path.strip("/").split("/")
+    name = parts[2] if len(parts) > 2 and parts[2].isalpha() else "usages"
+    return name.capitalize()
 
 
 def wants_part(request: Request) -> bool:

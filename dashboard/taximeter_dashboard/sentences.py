@@ -20,6 +20,7 @@ TOP_UP: Final = 25 * PICO_PER_USD
 _USAGES_MIN: Final = 10
 _HISTORY_SECONDS_MIN: Final = 3600
 _FAR_SECONDS: Final = 2 * 365 * 86400
+_THIN: Final = "Not enough history for a forecast."
 WORDS: Final = {"sufficient": "Sufficient", "low": "Low", "insufficient": "Insufficient"}
 
 
@@ -48,23 +49,34 @@ def measure_pace(conn: Connection[Any], summary: Summary, now: dt.datetime) -> P
     return Pace(spent.cost, seconds, "the last 7 days" if days == PACE_DAYS else "today")
 
 
+class Piece(msgspec.Struct, frozen=True):
+    """A part of a sentence; with a `path` below the workspace's own it is a link."""
+
+    text: str
+    path: str = ""
+
+
 def sentence(
     summary: Summary, measured: Pace | None, cause: StatusRow | None, now: dt.datetime, where: zoneinfo.ZoneInfo
-) -> str:
+) -> list[Piece]:
     """The one sentence (or two) under the balance."""
-    left = summary.balance - summary.minimum
     if not summary.enabled:
         return _off(summary, cause, now, where)
+    return [Piece(_on(summary, measured, now, where))]
+
+
+def _on(summary: Summary, measured: Pace | None, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
+    left = summary.balance - summary.minimum
     if not left:
         return "AI is on. Nothing is left: the next cost switches it off."
     if summary.status == "low":
         text = f"AI is on, with a warning. {amounts.exact(left)} left until it stops"
-        return f"{text}, about {times.duration(measured.lasts(left))} at today's pace." if measured else f"{text}."
+        if measured is None:
+            return f"{text}. {_THIN}"
+        return f"{text}, about {times.duration(measured.lasts(left))} at today's pace."
     if not summary.usage_count:
         return "AI is on. Usages appear here about a second after the first call."
-    if measured is None:
-        return "AI is on. Not enough history for a forecast."
-    return f"AI is on. {_forecast(measured, left, now, where)}"
+    return f"AI is on. {_forecast(measured, left, now, where) if measured else _THIN}"
 
 
 def _forecast(measured: Pace, left: int, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
@@ -87,22 +99,24 @@ def _until(seconds: float, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
     return f"{times.day(then, where)}{year}"
 
 
-def _off(summary: Summary, cause: StatusRow | None, now: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
-    if cause is None:
-        text = "AI is off."
-    else:
-        text = f"AI is off since {times.clock(cause.changed_at, where, now)}. {_culprit(cause)} switched it off."
+def _off(summary: Summary, cause: StatusRow | None, now: dt.datetime, where: zoneinfo.ZoneInfo) -> list[Piece]:
     on, calm = (amounts.cents_up(limit - summary.balance) for limit in (summary.minimum, summary.low))
-    text += f" {amounts.exact(on)} or more switches it on"
-    return f"{text}; {amounts.exact(calm)} ends the warning." if calm > on else f"{text}."
+    todo = f"{amounts.exact(on)} or more switches it on"
+    todo += f"; {amounts.exact(calm)} ends the warning." if calm > on else "."
+    if cause is None:
+        return [Piece(f"AI is off. {todo}")]
+    since = f"AI is off since {times.clock(cause.changed_at, where, now)}. "
+    return [Piece(since), culprit(cause), Piece(f" switched it off. {todo}")]
 
 
-def _culprit(cause: StatusRow) -> str:
+def culprit(cause: StatusRow) -> Piece:
+    """What changed the status, by name and amount, with the way to it."""
     name = cause.cause_id or "?"
     short = name if len(name) <= 12 else f"{name[:4]}…{name[-4:]}"
     if cause.cause == "settings":
-        return f"A change of the limits by {name[:40]}"
+        return Piece(f"A change of the limits by {name[:40]}")
     amount = cause.amount or 0
     if cause.cause == "payment":
-        return f"Adjustment {short} ({amounts.exact(amount)})"
-    return f"Usage {short} ({(cause.tool or '')[:40]}, {amounts.exact(-amount)})"
+        what = "Adjustment" if amount < 0 else "Payment"
+        return Piece(f"{what} {short} ({amounts.signed(amount)})", f"payments/{cause.cause_seq}")
+    return Piece(f"Usage {short} ({(cause.tool or '')[:40]}, {amounts.exact(-amount)})", f"usages/{cause.cause_seq}")

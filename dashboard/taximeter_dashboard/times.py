@@ -12,6 +12,9 @@ from taximeter_dashboard.errors import Problem
 
 ZONE_COOKIE = "taximeter_zone"
 _MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905
+_AREAS = frozenset(
+    ("Africa", "America", "Antarctica", "Arctic", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific")
+)
 _UNITS = ((365 * 86400, "year"), (30 * 86400, "month"), (86400, "day"), (3600, "hour"), (60, "minute"))
 
 
@@ -39,6 +42,13 @@ def zone_named(name: str) -> zoneinfo.ZoneInfo:
 def now() -> dt.datetime:
     """This moment, in UTC."""
     return dt.datetime.now(dt.UTC)
+
+
+@lru_cache(maxsize=1)
+def zones() -> list[str]:
+    """The names to choose from: UTC, and those of places."""
+    found = {name for name in zoneinfo.available_timezones() if name.partition("/")[0] in _AREAS and "/" in name}
+    return ["UTC", *sorted(found)]
 
 
 def zone_label(where: zoneinfo.ZoneInfo, now: dt.datetime) -> str:

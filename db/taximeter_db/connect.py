@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 
-from taximeter_db import rows
-from taximeter_db.errors import DatabaseUnavailableError
+from taximeter_db import roles, rows
+from taximeter_db.errors import DatabaseUnavailableError, SchemaError
 
 CONNECT_TIMEOUT_SECONDS = 5
 
@@ -65,6 +65,10 @@ def booking_connection(url: str) -> Connection[tuple[Any, ...]]:
     Two workers that lock the same balances in different orders deadlock. The ledger hands its rows over sorted, and
     the order survives only in a plan that walks them one by one into the primary key; so every other kind of plan is
     switched off on this connection.
+
+    Raises:
+        DatabaseUnavailableError: PostgreSQL cannot be reached.
+        SchemaError: The database user may not book.
     """
     conn = connect(url, application_name="taximeter booking")
     rows.register(conn)
@@ -73,5 +77,10 @@ def booking_connection(url: str) -> Connection[tuple[Any, ...]]:
         "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off; SET synchronous_commit = on;"
         "SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '30s'; SET timezone = 'UTC'"
     )
+    try:
+        roles.require_worker(conn)
+    except SchemaError:
+        conn.close()
+        raise
     conn.prepare_threshold = 0  # the same few statements for ever; PgBouncer needs 1.21 or session pooling
     return conn

@@ -16,6 +16,7 @@ import psycopg
 from psycopg import Connection, errors
 
 from taximeter_db import payments_ledger, rows, usages_ledger
+from taximeter_db.claims import Hope
 from taximeter_db.events import Outcome, Payment, Policy, Rejected, Usage, WorkspaceState, event_key
 from taximeter_db.ledger_common import MissingWorkspacesError, park, state_from_row
 from taximeter_db.partitions import ensure
@@ -49,6 +50,7 @@ def book(
     *,
     policy: Policy = Policy(),  # noqa: B008  (frozen)
     before_commit: Hook | None = None,
+    hope: Hope | None = None,
 ) -> Outcome:
     """Book a batch, exactly once.
 
@@ -59,6 +61,7 @@ def book(
         rejected: What could not be decoded or priced; parked in the same transaction as the usages.
         policy: What happens to unknown workspaces.
         before_commit: Called once in each transaction, just before its COMMIT (for fault tests).
+        hope: Remembers whether batches come without duplicates; they are then claimed the cheaper way. None: the sure way.
 
     Returns:
         What became of them, after the commit.
@@ -69,9 +72,9 @@ def book(
     """
     outcome = Outcome()
     if payments:
-        _book_all(conn, payments, (), policy, outcome, before_commit)
+        _book_all(conn, payments, (), policy, outcome, before_commit, hope)
     if usages or rejected:
-        _book_all(conn, usages, rejected, policy, outcome, before_commit)
+        _book_all(conn, usages, rejected, policy, outcome, before_commit, hope)
     return outcome
 
 
@@ -82,19 +85,20 @@ def _book_all(
     policy: Policy,
     outcome: Outcome,
     hook: Hook | None,
+    hope: Hope | None,
 ) -> None:
     """Book events of one kind in one transaction; where the data itself is refused, in halves until the culprit is alone."""
     try:
-        _book_with_retries(conn, events, rejected, policy, outcome, hook)
+        _book_with_retries(conn, events, rejected, policy, outcome, hook, hope)
     except psycopg.DataError as error:
         if len(events) > 1:
             middle = len(events) // 2
-            _book_all(conn, events[:middle], rejected, policy, outcome, hook)
-            _book_all(conn, events[middle:], (), policy, outcome, hook)
+            _book_all(conn, events[:middle], rejected, policy, outcome, hook, hope)
+            _book_all(conn, events[middle:], (), policy, outcome, hook, hope)
         elif events:
             refused = _refuse(events[0], "out_of_range", _explain(error))
             outcome.refused.append(refused)
-            _book_all(conn, [], [*rejected, refused], policy, outcome, hook)
+            _book_all(conn, [], [*rejected, refused], policy, outcome, hook, hope)
         else:
             raise
 
@@ -130,6 +134,7 @@ def _book_with_retries(
     policy: Policy,
     outcome: Outcome,
     hook: Hook | None,
+    hope: Hope | None,
 ) -> None:
     """Run the transaction, repairing what a repetition can repair: missing workspaces or partitions, lost races."""
     events = list(events)
@@ -139,7 +144,7 @@ def _book_with_retries(
             if events and isinstance(events[0], Payment):
                 payments_ledger.transact(conn, events, outcome, hook)  # type: ignore[arg-type]
             else:
-                usages_ledger.transact(conn, events, rejected, outcome, hook)  # type: ignore[arg-type]
+                usages_ledger.transact(conn, events, rejected, outcome, hook, hope)  # type: ignore[arg-type]
         except MissingWorkspacesError as missing:
             if policy.quarantine_unknown:
                 unknown = set(missing.workspace_ids)
@@ -154,10 +159,17 @@ def _book_with_retries(
                     rejected = []
             else:
                 _create(conn, missing.workspace_ids, policy)
-        except (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation, errors.LockNotAvailable):
+        except errors.UniqueViolation:
             if attempt + 1 == _ATTEMPTS_MAX:
                 raise
-            time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))  # noqa: S311  (spreads retries, no secret)
+            if hope:
+                hope.disappointed(failed=True)  # what follows goes the sure way
+            else:
+                _pause(attempt)
+        except (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable):
+            if attempt + 1 == _ATTEMPTS_MAX:
+                raise
+            _pause(attempt)
         except errors.CheckViolation as violation:
             # "no partition of relation found for row": the beat task did not come in time
             if attempt + 1 == _ATTEMPTS_MAX or violation.diag.constraint_name is not None:
@@ -166,6 +178,10 @@ def _book_with_retries(
         else:
             return
     raise RuntimeError("a batch kept missing workspaces that were just created")  # pragma: no cover
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))  # noqa: S311  (spreads retries, no secret)
 
 
 def _unknown(workspace_id: str) -> str:

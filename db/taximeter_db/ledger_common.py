@@ -56,8 +56,8 @@ def conflict(kind: str, workspace_id: str, event_id: str, booked: bytes | None, 
     )
 
 
-def _storable(text: str) -> str:
-    # PostgreSQL's text holds neither NUL nor lone surrogates; a reason must never fail to be stored.
+def storable(text: str) -> str:
+    """A sentence as PostgreSQL can hold it, without NUL and lone surrogates: a reason must never fail to be stored."""
     return text.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
@@ -75,10 +75,10 @@ def park(conn: Connection[Any], rejected: Sequence[Rejected], outcome: Outcome) 
             "workspace_ids": [entry.workspace_id for _, entry in entries],
             "event_ids": [entry.event_id for _, entry in entries],
             "reasons": [entry.reason for _, entry in entries],
-            "details": [_storable(entry.detail) for _, entry in entries],
+            "details": [storable(entry.detail) for _, entry in entries],
             "events": [entry.event for _, entry in entries],
             "content_types": [
-                None if entry.content_type is None else _storable(entry.content_type) for _, entry in entries
+                None if entry.content_type is None else storable(entry.content_type) for _, entry in entries
             ],
             "digests": [digest for digest, _ in entries],
         },

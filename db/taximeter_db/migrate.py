@@ -12,8 +12,12 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import OperationalError
 
+from taximeter_db import roles
 from taximeter_db.connect import connection
 from taximeter_db.errors import DatabaseUnavailableError, SchemaError
+
+MIGRATION_LOCK = 7_480_312_907
+"""Advisory lock. Any fixed number will do; it must only be the same for every migrator."""
 
 # Alembic keeps its environment in module globals: one migration at a time in a process. Other processes wait in the
 # database, on the advisory lock of migrations/env.py.
@@ -46,8 +50,13 @@ def current(url: str) -> str | None:
     return str(row[0]) if row else None
 
 
-def upgrade(url: str, revision: str = "head") -> None:
-    """Create or upgrade the schema; safe to call at every start and from several processes at once.
+def upgrade(url: str, revision: str = "head") -> roles.Rights:
+    """Create or upgrade the schema, then give the roles their rights.
+
+    Safe to call at every start and from several processes at once.
+
+    Returns:
+        What was done about the roles; nothing on the way to an older revision.
 
     Raises:
         DatabaseUnavailableError: PostgreSQL cannot be reached, or a lock was not to be had within 5 seconds.
@@ -55,6 +64,10 @@ def upgrade(url: str, revision: str = "head") -> None:
     try:
         with _one_at_a_time:
             command.upgrade(config(url), revision)
+        if revision != "head":
+            return roles.Rights()
+        with connection(url) as conn:
+            return roles.apply(conn, MIGRATION_LOCK)
     except OperationalError as error:
         cause = re.sub(r"\s+", " ", str(error.orig)).strip()
         raise DatabaseUnavailableError(f"The schema could not be upgraded: {cause}. Nothing was changed.") from error

@@ -199,6 +199,31 @@ class Quarantined(Base):
     resolution_note: Mapped[str | None] = mapped_column(Text)
 
 
+class QuarantineAction(Base):
+    """What somebody tried with a quarantined event, and what came of it. Append-only.
+
+    ``correction`` is the event that was tried in the entry's place, byte for byte; the entry itself stays as received.
+    """
+
+    __tablename__ = "quarantine_actions"
+    __table_args__ = (
+        CheckConstraint("action IN ('replay', 'dismiss')", "quarantine_actions_action_check"),
+        CheckConstraint("result IN ('booked', 'duplicate', 'kept', 'dismissed')", "quarantine_actions_result_check"),
+        Index("quarantine_actions_entry_id_idx", "entry_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    entry_id: Mapped[int] = mapped_column(BigInteger)
+    action: Mapped[str] = mapped_column(Text)
+    result: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(Text)
+    detail: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(Text)
+    correction: Mapped[bytes | None] = mapped_column(LargeBinary)
+    done_by: Mapped[str] = mapped_column(Text)
+    done_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("clock_timestamp()"))
+
+
 class StaleFlag(Base):
     """A workspace whose flag could not be written to Redis when it was booked; a worker pays the debt later."""
 

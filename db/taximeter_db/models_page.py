@@ -6,6 +6,7 @@ import datetime as dt
 from decimal import Decimal
 
 from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, SmallInteger, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from taximeter_db.models import Base, Id, Money, Time
@@ -54,6 +55,23 @@ class UsageName(Base):
     workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
     tool: Mapped[str] = mapped_column(Id, primary_key=True)
     model: Mapped[str] = mapped_column(Id, primary_key=True)
+    band: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+
+
+class UsageIdPage(Base):
+    """Up to 512 event ids of one run of 8,192 usages, sorted, with their numbers: what a search by an id's start reads.
+
+    A run is written once, when it is whole; the ids of the newest usages are looked for in the log itself.
+    """
+
+    __tablename__ = "usage_id_pages"
+
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    run: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    low_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    high_id: Mapped[str] = mapped_column(Text(collation="C"))
+    ids: Mapped[list[str]] = mapped_column(ARRAY(Text(collation="C")))
+    seqs: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
 
 
 class StatusChange(Base):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 
 from taximeter_db.errors import AmountError
@@ -100,3 +101,19 @@ def status_of(balance: int, minimum: int, low: int) -> str:
     if balance >= low:
         return "sufficient"
     return "low" if balance >= minimum else "insufficient"
+
+
+def exact_text(value: Fraction) -> str:
+    """Write a rational number: as the shortest plain decimal if it has one, else as ``numerator/denominator``."""
+    rest, twos, fives = value.denominator, 0, 0
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    if rest != 1:
+        return f"{value.numerator}/{value.denominator}"
+    places = max(twos, fives)
+    scaled = abs(value.numerator) * 10**places // value.denominator
+    digits = str(scaled).rjust(places + 1, "0")
+    sign = "-" if value < 0 else ""
+    return f"{sign}{digits[:-places]}.{digits[-places:]}" if places else f"{sign}{digits}"

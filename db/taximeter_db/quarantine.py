@@ -1,6 +1,7 @@
 """Quarantine: what could not be booked, kept whole until it is replayed or dismissed.
 
-An entry is never changed or deleted; it can be resolved once, with who did it and why (the database holds to that).
+An entry is never changed or deleted; it can be resolved once, with who did it and why (the database holds to that). Every
+attempt at an entry is logged with who made it, when, and what came of it; so is the correction that was tried.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import msgspec
 from psycopg import Connection
 
 from taximeter_db.errors import NotFoundError
+from taximeter_db.ledger_common import storable
 
-BOOKED, DUPLICATE, DISMISSED, REPLAYED = "booked", "duplicate", "dismissed", "replayed"
+DISMISSED, REPLAYED = "dismissed", "replayed"
 
 _COLUMNS = """id, kind, workspace_id, event_id, reason, detail, event, content_type, received_at,
               resolved_at, resolution, resolved_by, resolution_note"""
@@ -37,6 +39,15 @@ WHERE id = ANY(%(ids)s::bigint[]) AND resolved_at IS NULL
 RETURNING id
 """
 
+_LOG = """
+INSERT INTO taximeter.quarantine_actions (entry_id, action, result, reason, detail, note, correction, done_by)
+VALUES (%(entry_id)s, %(action)s, %(result)s, %(reason)s, %(detail)s, %(note)s, %(correction)s, %(by)s)
+"""
+_ACTIONS = """
+SELECT entry_id, action, result, reason, detail, note, correction, done_by, done_at
+FROM taximeter.quarantine_actions WHERE entry_id = %s ORDER BY id
+"""
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One quarantined event. `event` is the bytes as received: inputs and outputs included, so mind who sees it."""
@@ -54,6 +65,24 @@ class Entry(msgspec.Struct, frozen=True):
     resolution: str | None
     resolved_by: str | None
     resolution_note: str | None
+
+
+class Action(msgspec.Struct, frozen=True):
+    """Something that was tried with an entry: ``replay`` or ``dismiss``.
+
+    `result` is ``booked``, ``duplicate``, ``kept`` (with `reason` and `detail` of what still stands in the way) or
+    ``dismissed``; `correction` the event that was tried in the entry's place, inputs and outputs included.
+    """
+
+    entry_id: int
+    action: str
+    result: str
+    reason: str | None
+    detail: str | None
+    note: str | None
+    correction: bytes | None
+    done_by: str
+    done_at: dt.datetime
 
 
 def get(conn: Connection[Any], entry_id: int) -> Entry:
@@ -93,8 +122,53 @@ def resolve(
     conn: Connection[Any], ids: Sequence[int], resolution: str, *, by: str, note: str | None = None
 ) -> list[int]:
     """Mark open entries as resolved; returns the numbers of those that were still open."""
-    values = {"ids": list(ids), "resolution": resolution, "by": by, "note": note}
+    values = {"ids": list(ids), "resolution": resolution, "by": by, "note": None if note is None else storable(note)}
     return [row[0] for row in conn.execute(_RESOLVE, values)]
+
+
+def log_replay(
+    conn: Connection[Any],
+    entry_id: int,
+    result: str,
+    *,
+    by: str,
+    reason: str | None = None,
+    detail: str | None = None,
+    correction: bytes | None = None,
+    note: str | None = None,
+) -> None:
+    """Log an attempt to book an entry, with the event that was tried in its place if there was one."""
+    _log(conn, entry_id, "replay", result, by=by, reason=reason, detail=detail, correction=correction, note=note)
+
+
+def _log(
+    conn: Connection[Any],
+    entry_id: int,
+    action: str,
+    result: str,
+    *,
+    by: str,
+    reason: str | None = None,
+    detail: str | None = None,
+    note: str | None = None,
+    correction: bytes | None = None,
+) -> None:
+    values = {
+        "entry_id": entry_id,
+        "action": action,
+        "result": result,
+        "reason": reason,
+        "detail": None if detail is None else storable(detail),
+        "note": None if note is None else storable(note),
+        "correction": correction,
+        "by": by,
+    }
+    conn.execute(_LOG, values)
+
+
+def actions(conn: Connection[Any], entry_id: int) -> list[Action]:
+    """What was tried with an entry, the oldest first."""
+    return [Action(*row) for row in conn.execute(_ACTIONS, [entry_id])]
 
 
 def dismiss(conn: Connection[Any], entry_id: int, *, by: str, note: str) -> Entry:
@@ -106,7 +180,11 @@ def dismiss(conn: Connection[Any], entry_id: int, *, by: str, note: str) -> Entr
     """
     if not note.strip():
         raise ValueError("Say why this event is dismissed; the reason stays with it.")
-    if not resolve(conn, [entry_id], DISMISSED, by=by, note=note):
-        entry = get(conn, entry_id)
-        raise NotFoundError(f"Quarantine entry {entry_id} was resolved before ({entry.resolution}); it stays as it is.")
+    with conn.transaction():
+        if not resolve(conn, [entry_id], DISMISSED, by=by, note=note):
+            entry = get(conn, entry_id)
+            raise NotFoundError(
+                f"Quarantine entry {entry_id} was resolved before ({entry.resolution}); it stays as it is."
+            )
+        _log(conn, entry_id, "dismiss", "dismissed", by=by, note=note)
     return get(conn, entry_id)

@@ -20,7 +20,9 @@ NULL: Final = b"\xff\xff\xff\xff"
 _UNIX_TO_PG_EPOCH_MICROSECONDS: Final = 946_684_800_000_000  # 1970-01-01 to 2000-01-01
 
 _UUID_OID, _TEXT_OID, _NUMERIC_OID, _BIGINT_OID = 2950, 25, 1700, 20
-_UUID_LENGTH = struct.pack(">i", 16)
+UUID_LENGTH: Final = struct.pack(">i", 16)
+KEY_HEAD: Final = struct.pack(">h", 3) + UUID_LENGTH
+"""The start of a row of `copy_keys.sql`."""
 _pack_length = struct.Struct(">i").pack
 _pack_bigint = struct.Struct(">iq").pack
 _pack_array = struct.Struct(">iiIii").pack
@@ -122,7 +124,7 @@ class UuidArray(Binary):
     oid = 2951
 
     def __init__(self, values: Sequence[bytes]) -> None:
-        super().__init__(_array(_UUID_OID, len(values), _UUID_LENGTH + _UUID_LENGTH.join(values) if values else b""))
+        super().__init__(_array(_UUID_OID, len(values), UUID_LENGTH + UUID_LENGTH.join(values) if values else b""))
 
 
 class TextArray(Binary):

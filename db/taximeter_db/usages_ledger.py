@@ -13,12 +13,11 @@ import msgspec
 from psycopg import Connection
 
 from taximeter_db import rows, status_changes
+from taximeter_db.claims import Claimed, Hope, claim
 from taximeter_db.events import Outcome, Rejected, Usage, WorkspaceState
-from taximeter_db.ledger_common import MissingWorkspacesError, conflict, park, state_from_row
+from taximeter_db.ledger_common import MissingWorkspacesError, park, state_from_row
 from taximeter_db.sql import statement
 
-_CLAIM_KEYS = statement("claim_keys")
-_READ_KEYS = statement("read_keys")
 _DEBIT = statement("debit_workspaces")
 _COPY_USAGES = statement("copy_usages")
 _COPY_PAYLOADS = statement("copy_payloads")
@@ -29,26 +28,6 @@ _JSONB_VERSION: Final = b"\x01"
 _NAMES_CACHED_MAX: Final = 10_000
 _names: dict[tuple[str, str | None, str | None], bytes] = {}
 
-Key = tuple[bytes, str]
-
-
-class _Batch:
-    """A batch sorted out: which usages are new, and what each workspace is charged for."""
-
-    def __init__(self) -> None:
-        self.new: list[Usage] = []
-        self.conflicts: list[Rejected] = []
-        self.duplicates: dict[str, int] = {}
-
-    def repeated(self, usage: Usage, booked: bytes, *, in_batch: bool) -> None:
-        """Note an event whose key was used before: the same content is a duplicate, other content a conflict."""
-        workspace_id = usage.workspace_id
-        if booked == usage.fingerprint:
-            self.duplicates[workspace_id] = self.duplicates.get(workspace_id, 0) + 1
-        else:
-            first = None if in_batch else booked
-            self.conflicts.append(conflict("usage", workspace_id, usage.event_id, first, usage.fingerprint, usage.raw))
-
 
 def transact(
     conn: Connection[Any],
@@ -56,15 +35,17 @@ def transact(
     rejected: Sequence[Rejected],
     outcome: Outcome,
     before_commit: Callable[[], None] | None,
+    hope: Hope | None = None,
 ) -> None:
     """Book usages and park rejections in one transaction; `outcome` grows only once it has committed.
 
     Raises:
         MissingWorkspacesError: Some workspaces do not exist; nothing was booked.
+        psycopg.errors.UniqueViolation: The hope that all were new was vain; nothing was booked.
     """
     mine = Outcome()
     with conn.transaction():
-        batch = _claim(conn, usages)
+        batch = claim(conn, usages, hope)
         if batch.new or batch.duplicates:
             costs = _costs(batch)
             states = _debit(conn, batch, costs)
@@ -76,6 +57,11 @@ def transact(
         park(conn, [*rejected, *batch.conflicts], mine)
         if before_commit is not None:
             before_commit()
+    if hope is not None:
+        if batch.duplicates or batch.conflicts:
+            hope.disappointed(failed=False)
+        else:
+            hope.fulfilled()
     outcome.states.update(mine.states)
     outcome.usages_booked += len(batch.new)
     outcome.usages_duplicate += sum(batch.duplicates.values())
@@ -84,50 +70,7 @@ def transact(
     outcome.refused.extend(batch.conflicts)
 
 
-def _claim(conn: Connection[Any], usages: Sequence[Usage]) -> _Batch:
-    """Claim the batch's keys and tell new usages from duplicates and conflicts."""
-    batch = _Batch()
-    first: dict[Key, Usage] = {}
-    for usage in usages:
-        given = first.setdefault((usage.key, usage.workspace_id), usage)
-        if given is not usage:
-            batch.repeated(usage, given.fingerprint, in_batch=True)
-    if not first:
-        return batch
-    keys = sorted(first)
-    pieces: dict[str, bytes] = {}
-    workspace_elements = [pieces.get(name) or pieces.setdefault(name, rows.text(name)) for _, name in keys]
-    count, claimed_keys, claimed_workspaces = conn.execute(
-        _CLAIM_KEYS,
-        {
-            "event_keys": rows.UuidArray([key for key, _ in keys]),
-            "workspace_ids": rows.TextArray(workspace_elements),
-            "fingerprints": rows.UuidArray([first[key].fingerprint for key in keys]),
-            "count": len(keys),
-        },
-        prepare=True,
-    ).fetchone()  # type: ignore[misc]  # an aggregate always returns a row
-    if count == len(keys):
-        batch.new = list(first.values())
-        return batch
-    claimed = (
-        {(key.bytes, name) for key, name in zip(claimed_keys, claimed_workspaces, strict=True)} if count else set()
-    )
-    old = [key for key in keys if key not in claimed]
-    for event_key, workspace_id, fingerprint in conn.execute(
-        _READ_KEYS,
-        {
-            "event_keys": rows.UuidArray([key for key, _ in old]),
-            "workspace_ids": rows.TextArray([pieces[name] for _, name in old]),
-        },
-        prepare=True,
-    ):
-        batch.repeated(first[event_key.bytes, workspace_id], fingerprint.bytes, in_batch=False)
-    batch.new = [usage for key, usage in first.items() if key in claimed]
-    return batch
-
-
-def _costs(batch: _Batch) -> dict[str, list[int]]:
+def _costs(batch: Claimed) -> dict[str, list[int]]:
     """Cost and number of new usages by workspace."""
     costs: dict[str, list[int]] = {name: [0, 0] for name in batch.duplicates}
     for usage in batch.new:
@@ -140,7 +83,7 @@ def _costs(batch: _Batch) -> dict[str, list[int]]:
     return costs
 
 
-def _debit(conn: Connection[Any], batch: _Batch, costs: dict[str, list[int]]) -> dict[str, WorkspaceState]:
+def _debit(conn: Connection[Any], batch: Claimed, costs: dict[str, list[int]]) -> dict[str, WorkspaceState]:
     names = sorted(costs)
     found = conn.execute(
         _DEBIT,

@@ -143,6 +143,40 @@ def test_quarantine_is_listed_shown_replayed_and_dismissed(running: Instance):
     assert running.json("quarantine", "list", "--workspace", "q-1", "--all", "--limit", "1")["more"]
 
 
+def test_a_quarantined_event_is_corrected_by_its_members_or_by_a_file(running: Instance, tmp_path):
+    sent(running, *(usage("q-2", name, quantities={"input_tokens": -1}, input="secret") for name in "abc"))
+    assert wait_until(lambda: len(running.json("quarantine", "list", "--workspace", "q-2")["entries"]) == 3, 20)
+    a, b, c = [str(entry["id"]) for entry in running.json("quarantine", "list", "--workspace", "q-2")["entries"]]
+
+    done = running.json("quarantine", "replay", a, "--set", "data.quantities.input_tokens=12", "--note", "the sign")
+    assert (done["booked"], done["entries"][0]["result"]) == (1, "booked")
+    shown = running.json("quarantine", "show", a)
+    assert json.loads(shown["event"])["data"]["quantities"] == {"input_tokens": -1}
+    [action] = shown["actions"]
+    assert json.loads(action["correction"])["data"]["quantities"] == {"input_tokens": 12}
+    assert (action["result"], action["note"], shown["resolution"]) == ("booked", "the sign", "replayed")
+    assert action["done_by"] == shown["resolved_by"]
+    assert "the sign" in running("quarantine", "show", a).stdout
+
+    corrected = json.loads(running.json("quarantine", "show", b)["event"])
+    corrected["data"]["quantities"]["input_tokens"] = 30
+    (tmp_path / "event.json").write_text(json.dumps(corrected))
+    (tmp_path / "event.json").chmod(0o644)
+    assert "1 booked" in running("quarantine", "replay", b, "--with", str(tmp_path / "event.json")).stdout
+    assert running.json("workspace", "show", "q-2")["usage_count"] == 2
+
+    still = running("quarantine", "replay", c, "--set", "data.quantities.input_tokens=-7")
+    assert f"Entry {c} stays" in still.stdout
+    running("quarantine", "dismiss", c, "--note", "a test")
+    assert [one["action"] for one in running.json("quarantine", "show", c)["actions"]] == ["replay", "dismiss"]
+    for wrong in (["--all", "--set", "id=x"], [a, b, "--set", "id=x"], [c, "--set", "id=x", "--with", "f"]):
+        assert running("quarantine", "replay", *wrong).returncode == 2
+    for wrong in (["--set", "id"], ["--with", "/no/such/file"]):
+        refused = running("quarantine", "replay", c, *wrong)
+        assert refused.returncode == 1
+        assert "Traceback" not in refused.stderr
+
+
 def test_flags_rebuild_heals_a_flushed_cache(running: Instance):
     running("credit", "flag-1", "1", "--id", "f")
     with redis.Redis.from_url(running.addresses["TAXIMETER_REDIS_URL"], decode_responses=True) as flags:

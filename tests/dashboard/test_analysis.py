@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import generate
 from dashboard_factory import PICO, make_usage
-from taximeter_dashboard import analysis, charts, times
+from taximeter_dashboard import analysis, charts_scale, times
 from taximeter_db import ledger, rollups
 from taximeter_db.reading import spending
 
@@ -86,13 +86,27 @@ def test_a_high_period_is_three_times_the_median():
     assert not analysis._high([10, 100], 1)
 
 
-@pytest.mark.parametrize("top", [1, 7, 305, 10**9, 4 * 10**11, 123 * 10**12])
-def test_ticks_are_round_and_cover(top: int):
-    scale = charts.ticks(top)
-    assert scale[0] == 0
-    assert scale[-1] >= top
-    assert 2 <= len(scale) <= 5
-    assert re.fullmatch(r"[125]0*", str(scale[1]))
+@pytest.mark.parametrize(
+    ("top", "bottom"),
+    [(0, 0), (1, 0), (7, 0), (305, 0), (10**9, 0), (4 * 10**11, 0), (123 * 10**12, 0), (89 * 10**12, -12 * 10**10)]
+    + [(10**n * m // 100, -(10**n) // 7) for n in (3, 12) for m in (0, 100, 125, 200, 499, 510, 850, 999)],
+)
+def test_ticks_are_round_and_few(top: int, bottom: int):
+    scale = charts_scale.scale(top, bottom)
+    assert scale.bottom <= bottom <= 0 <= top <= scale.top
+    assert 4 <= len(scale.ticks) <= 6
+    assert scale.bottom <= scale.ticks[0] <= 0 <= scale.ticks[-1] <= scale.top
+    (step,) = {after - before for before, after in itertools.pairwise(scale.ticks)}
+    assert re.fullmatch(r"[125]0*", str(step))
+    assert [label for label in scale.labels() if "$" in label] == [scale.labels()[-1]]
+
+
+def test_a_colour_belongs_to_a_name():
+    few = analysis.series_colors(["chat", "summaries"])
+    more = analysis.series_colors(["chat", "summaries", "a", "b", "c"])
+    assert sorted(more.values()) == [1, 2, 3, 4, 5]
+    assert few == analysis.series_colors(["summaries", "chat"])
+    assert len(set(few.values())) == 2
 
 
 def test_spending_of_an_empty_workspace(conn):

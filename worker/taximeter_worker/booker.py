@@ -15,6 +15,7 @@ import structlog
 from psycopg import Connection
 
 from taximeter_db import flags_state, ledger, money
+from taximeter_db.claims import Hope
 from taximeter_db.events import Policy, Rejected, Usage, WorkspaceState
 from taximeter_worker import failpoints, flags
 from taximeter_worker.decode import Decoded, Limits, decode_message
@@ -48,6 +49,7 @@ class Booker:
         self._writer = writer
         self._metrics = metrics
         self._events_max = settings.batch_events_max
+        self._hope = Hope()
         self._limits = limits_of(settings)
         self._policy = policy_of(settings)
 
@@ -77,7 +79,13 @@ class Booker:
             usages = batch.usages[: self._events_max]
             started = time.monotonic()
             outcome = ledger.book(
-                conn, usages, batch.payments, batch.rejected, policy=self._policy, before_commit=_before_commit
+                conn,
+                usages,
+                batch.payments,
+                batch.rejected,
+                policy=self._policy,
+                before_commit=_before_commit,
+                hope=self._hope,
             )
             failpoints.hit("after_commit")
             self._metrics.booked(outcome, usages, time.monotonic() - started)

@@ -129,7 +129,7 @@ def _is_warm(client: flags.Client) -> bool:
 
 
 class Upkeep:
-    """Partitions at start (later by beat), gauges, and the metrics port if it was taken."""
+    """Partitions at start (later by beat), the metrics port if it was taken, the listed workspaces' gauges."""
 
     def __init__(self, gauges: LedgerGauges, endpoint: Endpoint) -> None:
         self._gauges = gauges
@@ -146,4 +146,4 @@ class Upkeep:
         if not self._partitions_made:
             partitions.ensure(conn)
             self._partitions_made = True
-        self._gauges.refresh(conn)
+        self._gauges.refresh_listed(conn)

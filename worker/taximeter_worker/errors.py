@@ -5,6 +5,7 @@ TaximeterWorkerError
  ├── SourceLost          the broker's connection is gone; connect again
  ├── FlagsUnavailable    Redis did not take the flags; the debt must be written down
  ├── MetricsPortTaken    the metrics port is in use
+ ├── CorrectionError     a correction of a quarantined event cannot be applied
  ├── RepriceError        a repricing cannot be done (in ``reprice``)
  └── PricingError        root of pricing's own tree (in ``pricing.errors``)
 """
@@ -30,3 +31,7 @@ class FlagsUnavailable(TaximeterWorkerError):  # noqa: N818 -- as above
 
 class MetricsPortTaken(TaximeterWorkerError):  # noqa: N818 -- reads as the fact it states
     """The metrics port is in use by another process."""
+
+
+class CorrectionError(TaximeterWorkerError):
+    """A correction of a quarantined event cannot be applied; nothing was changed."""

@@ -4,47 +4,43 @@
 --   taximeter:flag:{<workspace>}     hash: enabled ('1' or '0'), status, epoch, version, since (RFC 3339).
 --                                    Written only when enabled or status changes, so that clients hear of flips alone.
 --   taximeter:balance:{<workspace>}  hash: balance, minimum, low (decimal strings), epoch, version. Written every time.
--- ARGV, eight for each workspace: epoch, version, enabled, status, since, balance, minimum, low
+-- ARGV[1]  MessagePack: for each workspace a list of strings: epoch, version, enabled, status, since, balance, minimum, low.
+--          One argument, because each costs Redis and the client more than all that is in it.
 --
 -- (epoch, version) orders the writers: epoch grows with a restore or a rebuild, version with every booking.
 -- Both are compared as strings of digits: Lua's numbers are exact only below 2^53.
 --
 -- Returns one number for each workspace: 0 written, flag unchanged; 1 written, flag changed; 2 refused, Redis has newer.
-local function compare(a, b)
-  if #a ~= #b then
-    return #a < #b and -1 or 1
-  end
-  if a == b then
-    return 0
-  end
-  return a < b and -1 or 1
-end
+local call = redis.call
 
 local function older(epoch, version, stored_epoch, stored_version)
   if not stored_epoch or not stored_version then
     return false
   end
-  local order = compare(epoch, stored_epoch)
-  return order < 0 or (order == 0 and compare(version, stored_version) < 0)
+  if epoch ~= stored_epoch then
+    return #epoch < #stored_epoch or (#epoch == #stored_epoch and epoch < stored_epoch)
+  end
+  return #version < #stored_version or (#version == #stored_version and version < stored_version)
 end
 
 local results = {}
-for i = 1, #KEYS / 2 do
+for i, state in ipairs(cmsgpack.unpack(ARGV[1])) do
   local flag, balance = KEYS[2 * i - 1], KEYS[2 * i]
-  local a = 8 * (i - 1)
-  local epoch, version, enabled, status = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
-  local stored = redis.call('HMGET', flag, 'epoch', 'version', 'enabled', 'status')
-  local newest = redis.call('HMGET', balance, 'epoch', 'version')
-  if older(epoch, version, stored[1], stored[2]) or older(epoch, version, newest[1], newest[2]) then
+  local epoch, version, enabled, status = state[1], state[2], state[3], state[4]
+  local stored = call('HMGET', flag, 'enabled', 'status', 'epoch', 'version')
+  local newest = call('HMGET', balance, 'epoch', 'version', 'minimum', 'low')
+  if older(epoch, version, stored[3], stored[4]) or older(epoch, version, newest[1], newest[2]) then
     results[i] = 2
   else
-    redis.call('HSET', balance, 'balance', ARGV[a + 6], 'minimum', ARGV[a + 7], 'low', ARGV[a + 8],
-      'epoch', epoch, 'version', version)
-    if stored[3] == enabled and stored[4] == status then
+    if newest[1] == epoch and newest[3] == state[7] and newest[4] == state[8] then
+      call('HSET', balance, 'balance', state[6], 'version', version)
+    else
+      call('HSET', balance, 'balance', state[6], 'minimum', state[7], 'low', state[8], 'epoch', epoch, 'version', version)
+    end
+    if stored[1] == enabled and stored[2] == status then
       results[i] = 0
     else
-      redis.call('HSET', flag, 'enabled', enabled, 'status', status, 'epoch', epoch, 'version', version,
-        'since', ARGV[a + 5])
+      call('HSET', flag, 'enabled', enabled, 'status', status, 'epoch', epoch, 'version', version, 'since', state[5])
       results[i] = 1
     end
   end

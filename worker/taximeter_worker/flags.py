@@ -6,6 +6,7 @@ all for a while; the workspaces concerned are noted in the database (``taximeter
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -49,6 +50,7 @@ def read_lua(name: str) -> str:
 
 
 _FLAGS_LUA = read_lua("flags.lua")
+_encode = msgspec.msgpack.encode
 
 
 def connect_flags(url: str, timeout_seconds: float = 1.0) -> Client:
@@ -97,24 +99,28 @@ def write_states(client: Client, states: Sequence[WorkspaceState]) -> Written:
 
 def _call(client: Client, states: Sequence[WorkspaceState]) -> list[int]:
     keys: list[str] = []
-    args: list[str | int] = []
+    values: list[tuple[str, ...]] = []
     for state in states:
-        keys += (names.flag_key(state.workspace_id), names.balance_key(state.workspace_id))
-        args += (
-            state.epoch,
-            state.version,
-            "1" if state.enabled else "0",
-            state.status,
-            rfc3339(state.recorded_at),
-            format_usd(state.balance),
-            format_usd(state.minimum),
-            format_usd(state.low),
+        workspace_id, minimum = state.workspace_id, state.minimum
+        keys += (names.flag_key(workspace_id), names.balance_key(workspace_id))
+        status = state.status
+        values.append(
+            (
+                str(state.epoch),
+                str(state.version),
+                "1" if state.balance >= minimum else "0",
+                status,
+                rfc3339(state.recorded_at),
+                format_usd(state.balance),
+                _limit_text(minimum),
+                _limit_text(state.low),
+            )
         )
-    result: list[int] = run_script(client, _FLAGS_LUA, keys, args)
+    result: list[int] = run_script(client, _FLAGS_LUA, keys, [_encode(values)])
     return result
 
 
-def run_script(client: Client, source: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+def run_script(client: Client, source: str, keys: Sequence[str], args: Sequence[str | int | bytes]) -> Any:
     """EVALSHA, with EVAL where the server does not know the script yet."""
     try:
         return client.evalsha(_sha(source), len(keys), *keys, *args)
@@ -137,7 +143,16 @@ def _sha(source: str) -> str:
 def rfc3339(microseconds: int) -> str:
     """A time in microseconds since the Unix epoch, as text in UTC."""
     seconds, rest = divmod(microseconds, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat().replace("+00:00", "Z")
+    return f"{_second(seconds)}.{rest:06d}Z"
+
+
+# The states of a batch share their second and, mostly, their limits.
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
+
+
+_limit_text = functools.lru_cache(maxsize=4096)(format_usd)
 
 
 def read_positions(client: Client, workspace_ids: Iterable[str]) -> dict[str, Position]:

@@ -20,15 +20,14 @@ BALANCE_BOUNDS_USD = tuple(
     map(Decimal, ["-1000", "-100", "-10", "-1", "-0.12", "0", "1", "10", "100", "1000", "10000", "100000"])
 )
 # width_bucket counts the bounds at or below a number, Prometheus those at or above it: so both sides are negated.
-_NEGATED = (len(BALANCE_BOUNDS_USD), [-bound for bound in reversed(BALANCE_BOUNDS_USD)])
+_NEGATED = [-bound for bound in reversed(BALANCE_BOUNDS_USD)]
 
+# All but the listed workspaces comes from functions that sum and count: the role for metrics may call these and no more.
 _OVERVIEW = """
-SELECT taximeter.balance_status(balance, minimum_balance, low_balance_threshold) AS status,
-       %s - width_bucket(-balance, %s::numeric[]) AS bucket, count(*), sum(balance), sum(payment_total), sum(usage_cost)
-FROM taximeter.workspaces GROUP BY 1, 2
+SELECT status, bucket, workspaces, balance, payment_total, usage_cost FROM taximeter.metrics_overview(%s::numeric[])
 """
-_QUARANTINE = "SELECT reason, count(*) FROM taximeter.quarantine WHERE resolved_at IS NULL GROUP BY 1"
-_STALE = "SELECT count(*) FROM taximeter.stale_flags"
+_QUARANTINE = "SELECT reason, entries FROM taximeter.metrics_quarantine()"
+_STALE = "SELECT taximeter.metrics_stale_flags()"
 _LISTED = """
 SELECT workspace_id, balance, balance >= minimum_balance FROM taximeter.workspaces WHERE workspace_id = ANY(%s)
 """
@@ -42,7 +41,6 @@ class _Snapshot(msgspec.Struct):
     cost: Any = 0
     quarantined: dict[str, int] = msgspec.field(default_factory=dict)
     stale: int = 0
-    listed: list[tuple[str, Any, bool]] = msgspec.field(default_factory=list)
 
 
 class LedgerGauges(Collector):
@@ -52,7 +50,8 @@ class LedgerGauges(Collector):
         self._workspaces = list(workspaces)
         self._lock = threading.Lock()
         self._snapshot: _Snapshot | None = None
-        self._next_at = 0.0
+        self._next_at = self._listed_next_at = 0.0
+        self._listed: list[tuple[str, Any, bool]] = []
 
     def refresh(self, conn: Connection[Any]) -> None:
         """Read a new snapshot if it is time to."""
@@ -60,7 +59,7 @@ class LedgerGauges(Collector):
         if started < self._next_at:
             return
         snapshot = _Snapshot(statuses={"sufficient": 0, "low": 0, "insufficient": 0})
-        for status, bucket, count, balance, payments, cost in conn.execute(_OVERVIEW, _NEGATED):
+        for status, bucket, count, balance, payments, cost in conn.execute(_OVERVIEW, [_NEGATED]):
             snapshot.statuses[status] = snapshot.statuses.get(status, 0) + count
             snapshot.buckets[bucket] += count
             snapshot.balance += balance
@@ -68,12 +67,16 @@ class LedgerGauges(Collector):
             snapshot.cost += cost
         snapshot.quarantined = dict(conn.execute(_QUARANTINE).fetchall())
         snapshot.stale = conn.execute(_STALE).fetchone()[0]  # type: ignore[index]  # count(*) always returns a row
-        if self._workspaces:
-            snapshot.listed = conn.execute(_LISTED, [self._workspaces]).fetchall()
         with self._lock:
             self._snapshot = snapshot
         now = time.monotonic()
         self._next_at = now + max(REFRESH_SECONDS, DUTY_PARTS * (now - started))
+
+    def refresh_listed(self, conn: Connection[Any]) -> None:
+        """Read the listed workspaces anew, if there are any and it is time to; takes the worker's rights."""
+        if self._workspaces and time.monotonic() >= self._listed_next_at:
+            self._listed = conn.execute(_LISTED, [self._workspaces]).fetchall()
+            self._listed_next_at = time.monotonic() + REFRESH_SECONDS
 
     def describe(self) -> list[Metric]:
         """What will be collected, so that a registry can refuse a second metric of the same name."""
@@ -107,7 +110,7 @@ class LedgerGauges(Collector):
         yield GaugeMetricFamily("taximeter_stale_flags", "Workspaces whose flag is still owed.", snapshot.stale)
         balances = GaugeMetricFamily("taximeter_workspace_balance_usd", "Balance, listed ones.", labels=["workspace"])
         enabled = GaugeMetricFamily("taximeter_workspace_enabled", "AI enabled, listed ones.", labels=["workspace"])
-        for workspace_id, balance, is_enabled in snapshot.listed:
+        for workspace_id, balance, is_enabled in self._listed:
             balances.add_metric([workspace_id], float(balance))
             enabled.add_metric([workspace_id], int(is_enabled))
         yield balances

@@ -1,17 +1,17 @@
 """Booking what was quarantined, once it can be.
 
 The entry is resolved and its event booked in one transaction, so however often and by however many workers this is tried,
-it happens once. What still cannot be booked is left as it is.
+it happens once. What still cannot be booked is left as it is. Every attempt is logged, with its correction.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from psycopg import Connection
+from psycopg import Connection, Rollback
 
 from taximeter_db import ledger, quarantine
 from taximeter_db.errors import NotFoundError
@@ -21,6 +21,8 @@ from taximeter_worker.decode import Decoded, Limits, decode_message
 from taximeter_worker.pricing import PriceBook, load_book
 
 CHUNK_ENTRIES = 500
+BY_PRICE = "price was set"
+"""Who the log names where a worker booked what had waited for a price."""
 LOCK = 7_480_312_911
 """Advisory lock: one worker at a time goes through the entries that wait for a price."""
 
@@ -49,20 +51,25 @@ def replay(
     correction: bytes | None = None,
     *,
     by: str = "replay",
+    note: str | None = None,
     book: PriceBook | None = None,
     limits: Limits | None = None,
     policy: Policy = Policy(),  # noqa: B008 -- frozen
+    skip_resolved: bool = False,
 ) -> list[Replayed]:
-    """Try to book quarantined entries, each in a transaction of its own.
+    """Try to book quarantined entries, each in a transaction of its own, and log each attempt.
 
     Args:
         conn: from ``booking_connection``.
         ids: numbers of the entries.
-        correction: a corrected event (JSON) to book in the place of the one entry's; the entry keeps what was received.
+        correction: a corrected event, or an array of them, to book in the place of the one entry's. All of it is booked or
+            nothing. The entry keeps what was received; the log keeps the correction.
         by: who does it, kept with the entry.
+        note: why, kept in the log.
         book: prices to use instead of the current ones.
         limits: the decoder's limits.
         policy: what happens to unknown workspaces.
+        skip_resolved: pass over entries that somebody else resolved since they were listed.
 
     Raises:
         NotFoundError: there is no such entry, or it was resolved before.
@@ -75,12 +82,18 @@ def replay(
     for entry_id in ids:
         entry = quarantine.get(conn, entry_id)
         if entry.resolved_at is not None:
+            if skip_resolved:
+                continue
             raise NotFoundError(f"Quarantine entry {entry_id} was resolved before ({entry.resolution}).")
         if correction is None:
             batch = _decode(entry.event, entry.content_type, book, limits)
         else:
-            batch = _decode(correction, "application/cloudevents+json", book, limits)
-        results.append(_replay_one(conn, entry, batch, by, policy))
+            batch = _decode(correction, None, book, limits)
+        try:
+            results.append(_replay_one(conn, entry, batch, by, policy, correction, note))
+        except NotFoundError:
+            if not skip_resolved:
+                raise
     return results
 
 
@@ -109,13 +122,26 @@ def replay_price_missing(
                 if not batch.rejected:
                     ready[entry.id] = batch
             if ready:
-                outcome, resolved = _book(conn, ready, "price was set", policy)
-                booked += resolved
+                with conn.transaction():
+                    outcome, resolved = _book(conn, ready, BY_PRICE, policy)
+                    _log_by_price(conn, [entry for entry in entries if entry.id in resolved], outcome)
+                booked += len(resolved)
                 publish(list(outcome.states.values()))
     finally:
         if not conn.broken:
             conn.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
     return booked
+
+
+def _log_by_price(conn: Connection[Any], entries: Sequence[quarantine.Entry], outcome: Outcome) -> None:
+    refused = {one.event: one for one in outcome.refused}
+    for entry in entries:
+        fault = refused.get(entry.event)
+        if fault is None:
+            quarantine.log_replay(conn, entry.id, "booked", by=BY_PRICE)
+        else:
+            detail = f"Now that there is a price, another entry keeps it: {fault.detail}"
+            quarantine.log_replay(conn, entry.id, "kept", by=BY_PRICE, reason=fault.reason, detail=detail)
 
 
 def _decode(event: bytes, content_type: str | None, book: PriceBook, limits: Limits | None) -> Decoded:
@@ -124,35 +150,61 @@ def _decode(event: bytes, content_type: str | None, book: PriceBook, limits: Lim
     return Decoded(price(book, decoded.usages, rejected), list(decoded.payments), rejected)
 
 
-def _replay_one(conn: Connection[Any], entry: quarantine.Entry, batch: Decoded, by: str, policy: Policy) -> Replayed:
-    if batch.rejected and not (batch.usages or batch.payments):
-        first = batch.rejected[0]
-        return Replayed(entry.id, "kept", first.reason, first.detail)
-    outcome, resolved = _book(conn, {entry.id: batch}, by, policy)
-    if not resolved:
-        raise NotFoundError(f"Quarantine entry {entry.id} was resolved by someone else a moment ago.")
-    states = list(outcome.states.values())
-    if outcome.usages_booked or outcome.payments_booked:
-        return Replayed(entry.id, "booked", states=states)
-    if outcome.refused:
-        refused: Rejected = outcome.refused[0]
-        return Replayed(entry.id, "kept", refused.reason, refused.detail, states)
-    return Replayed(entry.id, "duplicate", states=states)
+def _replay_one(
+    conn: Connection[Any],
+    entry: quarantine.Entry,
+    batch: Decoded,
+    by: str,
+    policy: Policy,
+    correction: bytes | None,
+    note: str | None,
+) -> Replayed:
+    fault: Rejected | None = _what_forbids(batch, whole=correction is not None)
+    done: Replayed | None = None
+    if fault is None:
+        with conn.transaction():
+            outcome, resolved = _book(conn, {entry.id: batch}, by, policy)
+            if not resolved:
+                raise NotFoundError(f"Quarantine entry {entry.id} was resolved by someone else a moment ago.")
+            booked = outcome.usages_booked + outcome.payments_booked
+            if outcome.refused and (correction is not None or not booked):
+                fault = outcome.refused[0]
+                # The entry stays open as it is, instead of being parked anew under another number.
+                raise Rollback
+            done = Replayed(entry.id, "booked" if booked else "duplicate", states=list(outcome.states.values()))
+            quarantine.log_replay(conn, entry.id, done.result, by=by, correction=correction, note=note)
+    if done is not None:
+        return done
+    assert fault is not None  # noqa: S101 -- for the type checker: nothing else rolls back
+    quarantine.log_replay(
+        conn, entry.id, "kept", by=by, reason=fault.reason, detail=fault.detail, correction=correction, note=note
+    )
+    return Replayed(entry.id, "kept", fault.reason, fault.detail)
 
 
-def _book(conn: Connection[Any], batches: dict[int, Decoded], by: str, policy: Policy) -> tuple[Outcome, int]:
+def _what_forbids(batch: Decoded, *, whole: bool) -> Rejected | None:
+    """Why a decoded entry is not even offered to the ledger; ``whole``: one bad event in it is enough."""
+    if batch.rejected and (whole or not (batch.usages or batch.payments)):
+        return batch.rejected[0]
+    if not (batch.usages or batch.payments or batch.rejected):
+        return Rejected(
+            "not_an_object", "There is no event in this. Dismiss the entry if nothing is to be booked.", b""
+        )
+    return None
+
+
+def _book(conn: Connection[Any], batches: dict[int, Decoded], by: str, policy: Policy) -> tuple[Outcome, list[int]]:
     """Resolve entries and book their events in one transaction; those that someone else resolved first are left out.
 
     Resolved comes first: if the ledger refuses an event for a new reason, it is parked anew under that reason, and the
     open entry with the same bytes must be out of the way.
     """
     with conn.transaction():
-        mine: Iterable[int] = quarantine.resolve(conn, list(batches), quarantine.REPLAYED, by=by)
-        usages, payments, rejected, resolved = [], [], [], 0
-        for entry_id in sorted(mine):
-            resolved += 1
+        mine = sorted(quarantine.resolve(conn, list(batches), quarantine.REPLAYED, by=by))
+        usages, payments, rejected = [], [], []
+        for entry_id in mine:
             usages += batches[entry_id].usages
             payments += batches[entry_id].payments
             rejected += batches[entry_id].rejected
         outcome = ledger.book(conn, usages, payments, rejected, policy=policy)
-    return outcome, resolved
+    return outcome, mine

@@ -51,6 +51,7 @@ class Runtime:
             Chore("price watch", url, PRICE_WATCH_SECONDS, watch),
             Chore("flag watch", url, FLAG_WATCH_SECONDS, FlagWatch(self.writer)),
             Chore("upkeep", url, UPKEEP_SECONDS, Upkeep(gauges, self.endpoint)),
+            Chore("gauges", settings.metrics_database_url or url, UPKEEP_SECONDS, gauges.refresh),
         ]
 
     def start(self) -> None:

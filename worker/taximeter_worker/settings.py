@@ -92,6 +92,7 @@ class Settings:
     database_url: str = _setting(parse=_url("postgresql://", "postgres://"), secret=True)
     broker_url: str = _setting(parse=_url(*AMQP_SCHEMES, *REDIS_SCHEMES), secret=True)
     redis_url: str = _setting(parse=_url(*REDIS_SCHEMES), secret=True)
+    metrics_database_url: str = _setting("", parse=_url("postgresql://", "postgres://"), secret=True)
 
     batch_events_max: int = _setting(5000, parse=_integer(1, 50_000))
     batch_bytes_max: int = _setting(8 * 1024 * 1024, parse=_integer(1024, 2**30))

@@ -14,9 +14,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
-from psycopg import sql
 
-from taximeter_cli.embedded import accounts
+from taximeter_cli.embedded import accounts, logins
 from taximeter_cli.embedded.process import (
     LOOPBACK,
     SOCKET_PATH_BYTES_MAX,
@@ -31,9 +30,8 @@ from taximeter_cli.embedded.process import (
 )
 from taximeter_cli.errors import EmbeddedError
 
-ROLE = "taximeter"
-"""Owner of the database; no superuser, as in production."""
-SUPERUSER = "postgres"
+ROLE = logins.OWNER
+SUPERUSER = logins.SUPERUSER
 DATABASE = "taximeter"
 
 SETTINGS: Mapping[str, str] = {
@@ -97,13 +95,19 @@ class Postgres:
         return self._home / "log"
 
     def url(self, dbname: str = DATABASE, *, role: str = ROLE) -> str:
-        """Address over TCP, for anything on this machine."""
-        return f"postgresql://{role}:{quote(self._password)}@{LOOPBACK}:{self.port}/{dbname}"
+        """Address over TCP, for anything on this machine; ``role`` is one of the logins of :mod:`.logins`."""
+        return f"postgresql://{self._login(role)}@{LOOPBACK}:{self.port}/{dbname}"
 
     def socket_url(self, dbname: str = DATABASE, *, role: str = ROLE) -> str:
         """Address over the private Unix socket, for our own user."""
         folder = quote(str(self._socket_folder), safe="")
-        return f"postgresql://{role}:{quote(self._password)}@/{dbname}?host={folder}&port={self.port}"
+        return f"postgresql://{self._login(role)}@/{dbname}?host={folder}&port={self.port}"
+
+    def _login(self, role: str) -> str:
+        password = self._password
+        for login in () if role == SUPERUSER else (ROLE,) if role == ROLE else (ROLE, role):
+            password = logins.password_below(password, login)
+        return f"{role}:{quote(password)}"
 
     def admin_url(self, dbname: str = "postgres") -> str:
         """Address as the superuser, over TCP."""
@@ -216,16 +220,7 @@ class Postgres:
 
     def _ensure_database(self) -> None:
         with psycopg.connect(self.socket_url("postgres", role=SUPERUSER), autocommit=True) as connection:
-            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
-                connection.execute(
-                    sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
-                        sql.Identifier(ROLE), sql.Literal(self._password)
-                    )
-                )
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-                connection.execute(
-                    sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), sql.Identifier(ROLE))
-                )
+            logins.ensure(connection, DATABASE, self._password)
 
     def _read_or_make(self, name: str, value: str) -> str:
         with contextlib.suppress(FileNotFoundError):

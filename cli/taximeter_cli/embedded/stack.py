@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from taximeter_cli import dashboard
+from taximeter_cli.embedded import logins
 from taximeter_cli.embedded import state as states
 from taximeter_cli.embedded.parts import Part, Program
 from taximeter_cli.embedded.postgres import Postgres
@@ -54,7 +55,7 @@ class Stack:
     def parts(self) -> list[Part]:
         """Everything that runs, in the order of its start."""
         parts = [
-            Part("PostgreSQL", self.postgres, once_ready=self._prepare_database, orphan_signal=signal.SIGINT),
+            Part("PostgreSQL", self.postgres, once_ready=self._prepare, orphan_signal=signal.SIGINT),
             Part("Valkey", self.valkey, orphan_signal=signal.SIGTERM),
             Part("worker", self._worker()),
         ]
@@ -63,6 +64,13 @@ class Stack:
         if self._demo:
             parts.append(Part("demo", self._demo_traffic()))
         return parts
+
+    def _prepare(self) -> None:
+        self._prepare_database()
+        if self._demo:
+            from taximeter_cli.demo import remember
+
+            remember(self.postgres.socket_url())
 
     def _prepare_database(self) -> None:
         """Migrate and fill an empty price book, unless this version of Taximeter has done so on this database.
@@ -87,10 +95,11 @@ class Stack:
             seed(conn)
             note.write_text(f"{_revision(conn)} {known}", encoding="utf-8")
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, login: str = logins.OWNER) -> dict[str, str]:
+        """What a part is given: its own database user, and no other's."""
         return {
             **self.addresses(),
-            "TAXIMETER_DATABASE_URL": self.postgres.socket_url(),
+            "TAXIMETER_DATABASE_URL": self.postgres.socket_url(role=login),
             "TAXIMETER_METRICS_HOST": LOOPBACK,
             "TAXIMETER_METRICS_PORT": str(self._metrics_port),
             "PYTHONUNBUFFERED": "1",
@@ -100,7 +109,10 @@ class Stack:
         return Program(
             "worker",
             [sys.executable, "-m", "taximeter_worker"],
-            environment=self._environment,
+            environment=lambda: {
+                **self._environment(logins.WORKER),
+                "TAXIMETER_METRICS_DATABASE_URL": self.postgres.socket_url(role=logins.METRICS),
+            },
             log=self._folder / "worker.log",
             ready=self._metrics_answer,
         )
@@ -110,7 +122,7 @@ class Stack:
             "dashboard",
             [sys.executable, "-m", "taximeter_cli.dashboard"],
             environment=lambda: {
-                **self._environment(),
+                **self._environment(logins.DASHBOARD),
                 dashboard.SECRET: dashboard.embedded_secret(self._folder),
                 "TAXIMETER_DASHBOARD_HOST": LOOPBACK,
                 "TAXIMETER_DASHBOARD_PORT": str(self._dashboard_port),

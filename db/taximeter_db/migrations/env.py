@@ -9,9 +9,7 @@ from sqlalchemy import create_engine, pool, text
 
 from taximeter_db import models, models_page, models_prices  # noqa: F401  (they register their tables)
 from taximeter_db.connect import sqlalchemy_url
-
-# Any fixed number will do; it must only be the same for every migrator.
-MIGRATION_LOCK = 7_480_312_907
+from taximeter_db.migrate import MIGRATION_LOCK
 
 
 def _only_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:

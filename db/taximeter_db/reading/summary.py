@@ -17,12 +17,10 @@ FROM taximeter.workspaces WHERE workspace_id = %s
 """
 _IDS = """
 SELECT workspace_id, balance::text, minimum_balance::text, low_balance_threshold::text
-FROM taximeter.workspaces WHERE workspace_id > %(after)s AND (%(among)s::text[] IS NULL OR workspace_id = ANY(%(among)s))
-ORDER BY workspace_id LIMIT %(limit)s
+FROM taximeter.page_workspaces(%(among)s::text[], %(after)s, %(limit)s) ORDER BY workspace_id COLLATE "C"
 """
 _WATCH = """
-SELECT w.workspace_id, w.version, w.usage_count, w.payment_count
-FROM taximeter.workspaces AS w WHERE w.workspace_id = ANY(%s)
+SELECT workspace_id, version, usage_count, payment_count FROM taximeter.page_versions(%s::text[])
 """
 DEFAULT_MINIMUM = -120_000_000_000
 """Minimum balance of a workspace that was never seen, in picodollars, where the platform sets no other."""

@@ -7,7 +7,7 @@ WITH RECURSIVE search (low, high) AS (
     SELECT CASE WHEN probe.recorded_at < %(moment)s THEN middle.seq + 1 ELSE s.low END,
            CASE WHEN probe.recorded_at < %(moment)s THEN s.high ELSE middle.seq END
     FROM search AS s
-    CROSS JOIN LATERAL (SELECT (s.low + s.high) / 2 AS seq) AS middle
+    CROSS JOIN LATERAL (SELECT (s.low + s.high) / 2 AS seq OFFSET 0) AS middle
     CROSS JOIN LATERAL (SELECT u.recorded_at FROM taximeter.usages AS u
                         WHERE u.workspace_id = %(workspace_id)s AND u.seq = middle.seq) AS probe
     WHERE s.low < s.high

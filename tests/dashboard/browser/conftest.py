@@ -32,6 +32,7 @@ class Site:
     """A dashboard that listens, and its database."""
 
     def __init__(self, database_url: str, **settings: Any) -> None:
+        self.owner_url = database_url
         self.settings = make_settings(database_url, **settings)
         self.app = create_app(self.settings, Receipts())
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -107,7 +108,7 @@ def book_at_site(site: Site) -> Callable[..., None]:
     """Book while a page is open."""
 
     def book(*events: Any) -> None:
-        with connect.booking_connection(site.settings.database_url) as conn:
+        with connect.booking_connection(site.owner_url) as conn:
             for event in events:
                 if isinstance(event, Payment):
                     ledger.book(conn, [], [event])

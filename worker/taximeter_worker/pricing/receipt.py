@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from taximeter_db.money import PICO_PER_USD, format_usd
+from taximeter_db.money import PICO_PER_USD, exact_text, format_usd
 from taximeter_db.prices import plain, utc_text
 from taximeter_db.prices_terms import RULES
 from taximeter_worker.pricing.book import PriceBook
@@ -81,22 +81,6 @@ class Receipt(msgspec.Struct, frozen=True):
     steps: list[ReceiptStep] = []
     estimated: bool = False
     workspace: str | None = None
-
-
-def exact_text(value: Fraction) -> str:
-    """Write a rational number: as the shortest plain decimal if it has one, else as ``numerator/denominator``."""
-    rest, twos, fives = value.denominator, 0, 0
-    while rest % 2 == 0:
-        rest, twos = rest // 2, twos + 1
-    while rest % 5 == 0:
-        rest, fives = rest // 5, fives + 1
-    if rest != 1:
-        return f"{value.numerator}/{value.denominator}"
-    places = max(twos, fives)
-    scaled = abs(value.numerator) * 10**places // value.denominator
-    digits = str(scaled).rjust(places + 1, "0")
-    sign = "-" if value < 0 else ""
-    return f"{sign}{digits[:-places]}.{digits[-places:]}" if places else f"{sign}{digits}"
 
 
 def explain(

@@ -2,14 +2,14 @@
 
 All of it is derived from the log. The worker's task, and the page itself, make it anew.
 
-Revision ID: 0006
-Revises: 0005
+Revision ID: 0008
+Revises: 0007
 """
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
@@ -52,6 +52,8 @@ CREATE TABLE taximeter.usage_id_pages (
     seqs bigint[] NOT NULL,
     CONSTRAINT usage_id_pages_pkey PRIMARY KEY (workspace_id, run, low_id)
 );
+
+SELECT taximeter.keep_to_workspace(name) FROM unnest(ARRAY['usage_rollups', 'usage_names', 'usage_id_pages']) AS name;
 """
 
 

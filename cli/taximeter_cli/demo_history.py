@@ -1,0 +1,216 @@
+"""Weeks of believable history for the demonstration, so that the page has something to show at once.
+
+Booked by the ledger itself, in one transaction in which the clock is set back: see docs/decisions/0110.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from psycopg import Connection
+
+from taximeter import names
+from taximeter_cli import payments
+from taximeter_db import ledger, rollups
+from taximeter_db.events import Outcome, Policy, Usage, WorkspaceState
+from taximeter_worker.decode import decode_message
+from taximeter_worker.pricing import PriceBook, load_book
+
+DAYS: Final = 42
+_SINGLY: Final = dt.timedelta(days=1)
+"""How much of the newest past is booked a few minutes at a time; what lies before, two hours at a time."""
+_PAUSE: Final = dt.timedelta(hours=5)
+_BUSY_HOURS: Final = (1, 1, 1, 1, 1, 2, 4, 8, 14, 18, 18, 14, 12, 16, 18, 17, 14, 9, 6, 4, 3, 2, 2, 1)
+_SET_CLOCK: Final = """
+CREATE SCHEMA taximeter_demo;
+CREATE FUNCTION taximeter_demo.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+    AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
+CREATE FUNCTION taximeter_demo.now() RETURNS timestamptz LANGUAGE sql STABLE
+    AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
+ALTER TABLE taximeter.usage_keys ALTER COLUMN booked_at SET DEFAULT taximeter_demo.now();
+SET LOCAL search_path = taximeter_demo, taximeter, pg_catalog;
+"""
+_END_CLOCK: Final = """
+SET LOCAL search_path = taximeter, pg_catalog;
+ALTER TABLE taximeter.usage_keys ALTER COLUMN booked_at SET DEFAULT pg_catalog.now();
+DROP SCHEMA taximeter_demo CASCADE;
+"""
+# What taximeter.ensure_partitions does ahead, for the time before.
+_PARTITION_BEFORE: Final = """
+DO $$
+DECLARE
+    since timestamptz := pg_catalog.current_setting('taximeter_demo.since')::timestamptz;
+    until timestamptz;
+    parent text;
+BEGIN
+    SELECT min(starts_at) INTO until FROM taximeter.usage_partitions;
+    IF since < until THEN
+        FOREACH parent IN ARRAY ARRAY['usages', 'usage_payloads'] LOOP
+            EXECUTE format('CREATE TABLE taximeter.%I PARTITION OF taximeter.%I FOR VALUES FROM (%L) TO (%L)',
+                           parent || '_before', parent, since, until);
+            PERFORM taximeter.make_append_only(parent || '_before');
+        END LOOP;
+        INSERT INTO taximeter.usage_partitions VALUES (since, until);
+    END IF;
+END $$
+"""
+
+
+class Habit(NamedTuple):
+    """How a workspace lives: usages a day, the first top-up, a later one, and the balance at which it is made.
+
+    Without a `refill_at` it is topped up some hours after it has run out.
+    """
+
+    usages_a_day: int
+    first: str
+    refill: str
+    refill_at: int | None = None
+
+
+Make = Callable[[random.Random], Any]
+
+
+def fill(
+    conn: Connection[Any],
+    habits: Mapping[str, Habit],
+    make: Make,
+    policy: Policy,
+    now: dt.datetime,
+    *,
+    days: int = DAYS,
+    seed: int = 7,
+) -> list[WorkspaceState]:
+    """Book a past for workspaces that were never seen; returns their states, none if one of them was.
+
+    Args:
+        conn: From `booking_connection`, as the owner of the tables.
+        habits: By workspace.
+        make: Makes a usage: an object with the fields of ``Meter.record``'s arguments and ``_asdict``.
+        policy: The limits of new workspaces.
+        now: Where the past ends.
+        days: How long it is.
+        seed: The same one makes the same past.
+
+    Raises:
+        psycopg.Error: The database did not let it; nothing was changed.
+    """
+    if ledger.read_states(conn, habits):
+        return []
+    past = _Past(conn, load_book(conn), make, policy, random.Random(seed))  # noqa: S311 - invents, protects nothing
+    start = (now - dt.timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
+    with conn.transaction():
+        conn.execute("SELECT set_config('taximeter_demo.since', %s, true)", [start.isoformat()])
+        conn.execute(_PARTITION_BEFORE, prepare=False)
+        conn.execute(_SET_CLOCK, prepare=False)
+        conn.execute("UPDATE taximeter.ledger_state SET status_changes_since = %s", [start])
+        for name, habit in habits.items():
+            past.pay(start, name, habit.first, "the first top-up of the demonstration", f"demo-first-{name}")
+        for begin, width in _steps(start, now):
+            past.live(begin, width, habits)
+        conn.execute(_END_CLOCK, prepare=False)
+    for name in habits:
+        while True:
+            reached, count = rollups.advance(conn, name)
+            if reached >= count:
+                break
+    return list(past.states.values())
+
+
+def _steps(start: dt.datetime, now: dt.datetime) -> Iterator[tuple[dt.datetime, dt.timedelta]]:
+    hours, minutes = dt.timedelta(hours=2), dt.timedelta(minutes=4)
+    while start < now - minutes:
+        width = minutes if start > now - _SINGLY else hours
+        yield start, width
+        start += width
+
+
+class _Past:
+    """Books step by step, and remembers who is off and since when."""
+
+    def __init__(
+        self, conn: Connection[Any], book: PriceBook, make: Make, policy: Policy, chance: random.Random
+    ) -> None:
+        self.states: dict[str, WorkspaceState] = {}
+        self._conn, self._book, self._make, self._policy, self._chance = conn, book, make, policy, chance
+        self._off_since: dict[str, dt.datetime] = {}
+        self._owed: dict[str, float] = {}
+
+    def pay(self, moment: dt.datetime, workspace: str, amount: str, note: str, payment_id: str | None = None) -> None:
+        """Book a payment at a moment."""
+        payment_id = payment_id or f"demo-{workspace}-{moment:%Y%m%d%H%M}"
+        reference = None if payment_id.startswith("demo-first") else f"pi_{self._chance.getrandbits(48):012x}"
+        payment = payments.build(workspace, amount, payment_id, reference=reference, note=note)
+        payment.occurred_at = _microseconds(moment)
+        self._set(moment)
+        self._note(ledger.book(self._conn, (), [payment], policy=self._policy))
+
+    def live(self, begin: dt.datetime, width: dt.timedelta, habits: Mapping[str, Habit]) -> None:
+        """What happens from a moment on, for as long as `width`."""
+        for name, habit in habits.items():
+            state = self.states[name]
+            if habit.refill_at is not None and state.balance < habit.refill_at:
+                self.pay(begin, name, habit.refill, "automatic top-up")
+            if not self.states[name].enabled:
+                off = self._off_since.setdefault(name, begin)
+                if begin - off >= _PAUSE * self._chance.uniform(0.3, 1.7):
+                    self.pay(begin, name, habit.refill, "topped up after it ran out")
+                    del self._off_since[name]
+        usages = []
+        moment = begin + width * self._chance.random()
+        for name, habit in habits.items():
+            if self.states[name].enabled:
+                usages += [self._usage(name, moment) for _ in range(self._count(name, habit, begin, width))]
+        if usages:
+            for refused in self._book.price_all(usages):
+                usages.remove(refused[0])
+            self._set(moment)
+            self._note(ledger.book(self._conn, usages, policy=self._policy))
+
+    def _count(self, name: str, habit: Habit, begin: dt.datetime, width: dt.timedelta) -> int:
+        share = _BUSY_HOURS[begin.hour] / sum(_BUSY_HOURS) * (width / dt.timedelta(hours=1))
+        # Quieter at the week's end; now and then somebody reads in a whole archive.
+        share *= 0.3 if begin.weekday() >= 5 else 1.0
+        share *= 4.0 if begin.date().toordinal() % 19 == len(name) % 19 else 1.0
+        owed = self._owed.get(name, 0.0) + habit.usages_a_day * share * self._chance.uniform(0.4, 1.6)
+        self._owed[name] = owed % 1
+        return int(owed)
+
+    def _usage(self, workspace: str, moment: dt.datetime) -> Usage:
+        made = self._make(self._chance)._asdict()
+        event = {
+            "specversion": "1.0",
+            "id": _id(moment, self._chance),
+            "source": "/demo",
+            "type": names.USAGE_TYPE,
+            "subject": workspace,
+            "time": moment.isoformat(),
+            "data": {
+                **{key: value for key, value in made.items() if value is not None},
+                "metadata": {"user": f"u-{self._chance.randint(1, 40)}"},
+            },
+        }
+        decoded = decode_message(msgspec.json.encode(event), names.CONTENT_TYPE_EVENT, now=_microseconds(moment))
+        return decoded.usages[0]
+
+    def _set(self, moment: dt.datetime) -> None:
+        self._conn.execute("SELECT set_config('taximeter_demo.now', %s, true)", [moment.isoformat()])
+
+    def _note(self, outcome: Outcome) -> None:
+        self.states.update(outcome.states)
+
+
+def _microseconds(moment: dt.datetime) -> int:
+    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+
+
+def _id(moment: dt.datetime, chance: random.Random) -> str:
+    """A UUIDv7 of that moment, as the SDK would have made it."""
+    milliseconds = _microseconds(moment) // 1000
+    number = (milliseconds << 80) | (0x7 << 76) | (chance.getrandbits(12) << 64)
+    return str(uuid.UUID(int=number | (0b10 << 62) | chance.getrandbits(62)))

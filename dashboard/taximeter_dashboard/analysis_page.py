@@ -1,0 +1,148 @@
+"""The analysis tab: charts with the sentence that each of them says, and the tables behind them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zoneinfo
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from psycopg import Connection
+from starlette.responses import Response
+
+from taximeter_dashboard import amounts, charts, flips, pages
+from taximeter_dashboard.analysis import SPANS, Analysis, Span, Split, analyse, label, starts
+from taximeter_dashboard.charts_balance import Flip, Point, balance_svg
+from taximeter_dashboard.charts_balance import Span as Axis
+from taximeter_dashboard.house import CurrentHouse, admit
+from taximeter_dashboard.render import zone_of
+from taximeter_db.reading import Summary, history
+
+_POINTS: Final = 120
+_QUARTER: Final = dt.timedelta(minutes=15)
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/workspaces/{workspace_id}/analysis")
+def show_analysis(
+    request: Request,
+    house: CurrentHouse,
+    workspace_id: str,
+    span: Span = "month",
+    by: Annotated[Split, Query()] = "tool",
+) -> Response:
+    """The tab."""
+    now, where = dt.datetime.now(dt.UTC), zone_of(request)
+    with house.database() as conn:
+        viewer = admit(request, conn, workspace_id)
+        found = house.summary(conn, workspace_id)
+        result = analyse(conn, workspace_id, span, by, now, where)
+        return pages.show(
+            request,
+            house,
+            conn,
+            viewer,
+            workspace_id,
+            "analysis",
+            found=found,
+            result=result,
+            span=span,
+            by=by,
+            spans=SPANS,
+            costs=charts.drawings(charts.columns_svg, _columns(result)),
+            costs_say=_costs_say(result, SPANS[span][2]),
+            each=charts.drawings(charts.line_svg, _each(result)),
+            each_says=_each_says(result),
+            change=_change(result),
+            **_history(conn, found, result, span, now, where),
+        )
+
+
+def _columns(result: Analysis) -> list[charts.Column]:
+    colors = [total.color for total in result.totals]
+    return [
+        charts.Column(
+            one.label,
+            [charts.Segment(color, cost) for color, cost in zip(colors, one.costs, strict=False) if cost],
+            one.high,
+            one.running,
+            one.before,
+        )
+        for one in result.periods
+    ]
+
+
+def _each(result: Analysis) -> list[tuple[str, int | None]]:
+    return [(one.label, one.each) for one in result.periods]
+
+
+def _costs_say(result: Analysis, words: str) -> str:
+    text = f"Cost by {result.unit} over {words}: {amounts.exact(result.cost)} in all"
+    if not result.cost:
+        return f"{text}."
+    top = max(result.periods, key=lambda one: one.cost)
+    text += f", most of it in {top.label} with {amounts.exact(top.cost)}."
+    if high := [one.label for one in result.periods if one.high]:
+        text += f" High: {', '.join(high)}."
+    return text
+
+
+def _each_says(result: Analysis) -> str:
+    text = f"Average cost of a usage by {result.unit}: {amounts.average(result.cost, result.usages)} over all"
+    used = [one for one in result.periods if one.usages]
+    if not used:
+        return f"{text}."
+    # Compared by cross-multiplication in integers: an average is a fraction.
+    most = used[0]
+    for one in used:
+        if one.cost * most.usages > most.cost * one.usages:
+            most = one
+    return f"{text}; at its highest in {most.label} with {amounts.average(most.cost, most.usages)}."
+
+
+def _change(result: Analysis) -> str | None:
+    if not result.before:
+        return None
+    percent = (result.cost - result.before) * 100 / result.before  # a ratio, no amount
+    if abs(percent) < 1:
+        return "about as much as in the period before"
+    more = "more" if percent > 0 else "less"
+    return f"{abs(percent):,.0f} % {more} than in the period before ({amounts.exact(result.before)})"
+
+
+def _history(
+    conn: Connection[Any], found: Summary, result: Analysis, span: Span, now: dt.datetime, where: zoneinfo.ZoneInfo
+) -> dict[str, Any]:
+    quarters = max(1, -(-(now - result.since) // _QUARTER // _POINTS))
+    steps = range(1, (now - result.since) // _QUARTER // quarters + 2)
+    edges_at = [result.since + step * quarters * _QUARTER for step in steps]
+    balances = history.balances(conn, found.workspace_id, result.since, edges_at)
+    points = [Point(max(one.at, result.since), one.balance) for one in balances]
+    unit = SPANS[span][1]
+    edges = [(edge.replace(tzinfo=where), label(edge, unit)) for edge in starts(now, where, span)]
+    axis = Axis(result.since, now, edges)
+    seen = flips.read(conn, found.workspace_id, result.since, now)
+    marks = [one.flip for one in seen.lines[::-1]]
+    # A flip is a point of the line too, wherever the line was looked at.
+    points = sorted([*points, *(Point(one.at, one.balance) for one in marks)], key=lambda one: one.at)
+    if points:
+        points.append(Point(now, found.balance))
+    return {
+        "balance": charts.drawings(balance_svg, axis, points, marks, (found.minimum, found.low)) if points else [],
+        "balance_says": _balance_says(points, marks, found),
+        "flips": seen,
+        "flips_shown": flips.SHOWN,
+    }
+
+
+def _balance_says(points: list[Point], marks: list[Flip], found: Summary) -> str:
+    if not points:
+        return ""
+    limits = (found.minimum, found.low)
+    first, last, lowest = (
+        amounts.rounded(pico, limits) for pico in (points[0].balance, found.balance, min(one.balance for one in points))
+    )
+    off = sum(one.off for one in marks)
+    often = "never" if not off else "once" if off == 1 else f"{off} times"
+    return f"Balance from {first} to {last}, at the lowest {lowest}. AI went off {often}."
