@@ -63,8 +63,7 @@ def costs(results: dict[str, Any]) -> Costs:
         valkey_us=used["valkey"],
         locked_us=min(locked, used["postgresql"]),
         wal_bytes=wal,
-        # The log holds about what is stored, beside full pages and what it says of each change.
-        stored_bytes=0.8 * wal,
+        stored_bytes=Spread.of(column(turns, "stored_bytes_per_event")).median,
         measured_per_second=Spread.of(column(turns, "events_per_second")).median,
     )
 
