@@ -39,6 +39,7 @@ WHERE c.chain <> coalesce(u.link, p.link, s.chain, '')
 ORDER BY c.workspace_id
 """
 _COMPARED_AT_ONCE: Final = 5_000
+_NOT_WHOLE: Final = "The file is no whole checkpoint of Taximeter."
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,26 +93,31 @@ def read(lines: Sequence[bytes], key: bytes) -> Checkpoint:
     Raises:
         CheckpointError: It was not signed with this key, or is not whole.
     """
-    signature = _signature(key)
+    signed = _signed(lines, key)
     try:
-        *signed, last = lines
-        for line in signed:
-            signature.update(line)
-        seal = msgspec.json.decode(last, type=_Seal)
-        # before anything in it is believed
-        if not hmac.compare_digest(seal.hmac_sha256, signature.hexdigest()):
-            raise CheckpointError(
-                "The checkpoint was changed, or signed with another key. Use the file as it was written, and the key of then."
-            )
         header = msgspec.json.decode(signed[0], type=Header)
         starts = [_start(_read_line(line)) for line in signed[1:]]
-    except CheckpointError:
-        raise
     except (ValueError, IndexError) as error:
-        raise CheckpointError("The file is no whole checkpoint of Taximeter.") from error
+        raise CheckpointError(_NOT_WHOLE) from error
     if header.taximeter_checkpoint != _VERSION or header.workspaces != len(starts):
         raise CheckpointError("The checkpoint is of another version of Taximeter, or not whole.")
     return Checkpoint(header.made_at, {start.workspace_id: start for start in starts})
+
+
+def _signed(lines: Sequence[bytes], key: bytes) -> Sequence[bytes]:
+    """The lines before the signature, once it is known to be theirs: nothing in them is believed before."""
+    signature = _signature(key)
+    for line in lines[:-1]:
+        signature.update(line)
+    try:
+        seal = msgspec.json.decode(lines[-1], type=_Seal)
+    except (ValueError, IndexError) as error:
+        raise CheckpointError(_NOT_WHOLE) from error
+    if not hmac.compare_digest(seal.hmac_sha256, signature.hexdigest()):
+        raise CheckpointError(
+            "The checkpoint was changed, or signed with another key. Use the file as it was written, and the key of then."
+        )
+    return lines[:-1]
 
 
 def _start(line: _Line) -> Start:
