@@ -82,8 +82,11 @@ def _handle_errors(app: FastAPI) -> None:
         if inside.startswith(("/api/", "/openapi.json")):
             return problems.answer(problem)
         template = "_failed.html" if render.wants_panel(request) or render.wants_part(request) else "message.html"
-        retry = problem.status >= 500
-        texts: dict[str, Any] = {"title": problem.title, "detail": problem.detail, "retry": retry}
+        texts: dict[str, Any] = {"title": problem.title, "detail": problem.detail, "retry": problem.status >= 500}
+        texts["number"] = problems.number_of(problem) if texts["retry"] else None
+        if template == "_failed.html" and problem.status >= 500:
+            what = render.panel_name(inside)
+            texts |= {"title": what, "detail": f"{what} could not be loaded."}
         action = None
         if problem.status == 401 and request.method == "GET":
             back = "" if inside.startswith("/sign") else request.url.path

@@ -32,6 +32,7 @@ class Problem(DashboardError):  # noqa: N818 - an answer, said as one
         self.detail = detail
         self.status = status or type(self).status
         self.title = title or type(self).title
+        self.number: str | None = None
         super().__init__(detail)
 
 

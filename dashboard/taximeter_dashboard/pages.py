@@ -203,9 +203,12 @@ def show_payment(request: Request, house: CurrentHouse, workspace_id: str, seq: 
 
 
 @router.get("/zone")
-def choose_zone(request: Request, to: Annotated[str, Query(max_length=64)], back: str = "/") -> Response:
-    """Remember in which zone this browser shows times."""
-    answer = RedirectResponse(safe_path(back, f"{base(request)}/"), 303)
+def choose_zone(request: Request, to: Annotated[str, Query(max_length=64)] = "", back: str = "/") -> Response:
+    """Remember in which zone this browser shows times, or ask for it."""
+    back = safe_path(back, f"{base(request)}/")
+    if not to:
+        return render(request, "zone.html", back=back, zones=times.zones())
+    answer = RedirectResponse(back, 303)
     answer.set_cookie(
         times.ZONE_COOKIE, times.zone(to).key, max_age=365 * 86400, samesite="lax", path=base(request) or "/"
     )

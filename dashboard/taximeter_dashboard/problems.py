@@ -39,12 +39,18 @@ def invalid(error: RequestValidationError) -> Problem:
     return Problem("; ".join(parts)[:1000] + ".", status=422, title="Not valid")
 
 
+def number_of(problem: Problem) -> str:
+    """A number by which a person can ask about an answer that failed; the log has it too."""
+    if problem.number is None:
+        problem.number = secrets.token_hex(4)
+        log.warning("request %s failed: %s", problem.number, problem.__cause__ or problem.detail)
+    return problem.number
+
+
 def unexpected(error: Exception) -> Problem:
     """An error of ours: a number for the person, the trace for the log."""
-    number = secrets.token_hex(4)
-    log.error("request %s failed", number, exc_info=error)
-    return Problem(
-        f"This could not be done, and it is our fault. Give this number if you ask about it: {number}.",
-        status=500,
-        title="Failed",
-    )
+    problem = Problem("This could not be done, and it is our fault.", status=500, title="Failed")
+    problem.number = secrets.token_hex(4)
+    problem.detail += f" Give this number if you ask about it: {problem.number}."
+    log.error("request %s failed", problem.number, exc_info=error)
+    return problem

@@ -103,6 +103,13 @@ def zone_of(request: Request) -> zoneinfo.ZoneInfo:
     return times.zone(unquote(request.cookies.get(times.ZONE_COOKIE, "UTC")))
 
 
+def panel_name(path: str) -> str:
+    """What a failed address would have shown, as the page calls it: ``Usages``."""
+    parts = path.strip("/").split("/")
+    name = parts[2] if len(parts) > 2 and parts[2].isalpha() else "usages"
+    return name.capitalize()
+
+
 def wants_part(request: Request) -> bool:
     """Whether the page's script asks for the inside of the details dialog alone."""
     return request.headers.get("x-taximeter-part") == "details"

@@ -10,6 +10,9 @@ from markupsafe import Markup
 
 ZONE_COOKIE = "taximeter_zone"
 _MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905
+_AREAS = frozenset(
+    ("Africa", "America", "Antarctica", "Arctic", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific")
+)
 _UNITS = ((365 * 86400, "year"), (30 * 86400, "month"), (86400, "day"), (3600, "hour"), (60, "minute"))
 
 
@@ -20,6 +23,13 @@ def zone(name: str | None) -> zoneinfo.ZoneInfo:
         return zoneinfo.ZoneInfo((name or "UTC")[:64])
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         return zoneinfo.ZoneInfo("UTC")
+
+
+@lru_cache(maxsize=1)
+def zones() -> list[str]:
+    """The names to choose from: UTC, and those of places."""
+    found = {name for name in zoneinfo.available_timezones() if name.partition("/")[0] in _AREAS and "/" in name}
+    return ["UTC", *sorted(found)]
 
 
 def zone_label(where: zoneinfo.ZoneInfo, now: dt.datetime) -> str:

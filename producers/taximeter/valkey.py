@@ -18,10 +18,6 @@ from taximeter.signing import ProducerKey
 from taximeter.transports import Settled
 
 TIMEOUT_SECONDS: Final = 5.0
-_QUEUES: Final = {
-    names.USAGE_ROUTING_KEY: names.USAGE_QUEUE,
-    names.PAYMENT_ROUTING_KEY: names.PAYMENT_QUEUE,
-}
 _inherited: list[object] = []
 
 
@@ -48,7 +44,7 @@ class ValkeyTransport:
 
     def publish(self, routing_key: str, body: bytes) -> int:
         """Push one batch message and wait for the reply."""
-        queue = _QUEUES[routing_key]
+        queue = names.queue_of(routing_key)
         self._connection.send_command("LPUSH", queue, self._key.sign(queue, body) if self._key else body)
         self._connection.read_response()
         self._tag += 1

@@ -95,6 +95,8 @@ def _said(answer: Any) -> str:
         ("HSET", "taximeter:flag:{acme}", "enabled", "1"),
         ("LPUSH", "taximeter.payment", "x"),
         ("LPUSH", "taximeter.tasks", "x"),
+        ("LPUSH", "taximeter.usage:processing:1", "x"),
+        ("LPUSH", "taximeter.usage.1:processing:1", "x"),
         ("LRANGE", "taximeter.usage", "0", "-1"),
         ("RPOP", "taximeter.usage"),
         ("LPUSH", "taximeter:flag:{acme}", "x"),

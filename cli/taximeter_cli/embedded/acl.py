@@ -10,7 +10,8 @@ USERS: Final = {
     TOOL: (
         "resetchannels -@all +hget +hgetall +exists +multi +exec +ping +select +client|tracking "
         "+client|setinfo +client|setname %R~taximeter:flag:* %R~taximeter:flags:ready (+lpush "
-        "%W~taximeter.usage)"
+        "%W~taximeter.usage %W~taximeter.usage.[0-9] %W~taximeter.usage.[0-9][0-9] "
+        "%W~taximeter.usage.[0-9][0-9][0-9])"
     ),
     WORKER: (
         "resetchannels -@all +@read +@write +@connection +@transaction +@scripting +@blocking -@dangerous "

@@ -19,12 +19,18 @@
     location.reload();
   }
   const offer = find("#zone-offer");
-  if (offer && zone !== "UTC" && zone !== document.body.dataset.zone) {
+  if (offer && zone !== document.body.dataset.zone) {
     const link = offer.querySelector("a");
     link.href += `&to=${encodeURIComponent(zone)}`;
-    link.textContent = `use ${zone}`;
+    link.textContent = `Use this browser’s zone, ${zone}`;
     offer.hidden = false;
   }
+  find("#zone-change")?.addEventListener("click", (event) => {
+    // The header stays while panels change: back leads to what is shown now.
+    const link = event.currentTarget;
+    link.href = `${link.href.split("?")[0]}?back=${encodeURIComponent(location.pathname + location.search)}`;
+  });
+  const clock = (moment) => moment.toLocaleTimeString("en-GB", { timeZone: document.body.dataset.zone });
 
   // --- Details: the link's own page, inside a dialog -----------------------------------------------------------------
   const dialog = find("#details");
@@ -117,15 +123,14 @@
   const button = find("#live");
   let source = null;
   let again = 0;
-  let shownAt = new Date();
+  let aliveAt = new Date();
   let toldAt = 0;
   let before = null;
 
   function show(state, word) {
     button.dataset.state = state;
     button.querySelector(".word").textContent = word;
-    find("#lost").textContent = state === "lost"
-      ? `Updates interrupted, retrying. As of ${shownAt.toLocaleTimeString("en-GB")}.` : "";
+    find("#lost").textContent = state === "lost" ? `Updates interrupted, retrying. As of ${clock(aliveAt)}.` : "";
   }
 
   function listen() {
@@ -134,13 +139,13 @@
     source.addEventListener("state", (event) => receive(JSON.parse(event.data)));
     source.onerror = () => {
       source.close();
+      if (button.dataset.state !== "lost") aliveAt = new Date();
       show("lost", "Retrying");
       again = setTimeout(listen, 2000);
     };
   }
 
   function receive(state) {
-    shownAt = new Date();
     show("live", "Live");
     const card = find("#summary");
     if (card && card.dataset.version !== String(state.version)) {
@@ -196,6 +201,8 @@
   document.addEventListener("htmx:afterSettle", (event) => {
     if (event.detail.target && event.detail.target.id === "effect") return;
     news(before);
+    const stale = find("#stale");
+    if (stale) stale.textContent = `The balance above is from ${button.dataset.state === "live" ? clock(new Date()) : clock(aliveAt)}.`;
     const title = find("#panel-title") || find("#details-title");
     if (title && !dialog.open) {
       title.focus({ preventScroll: true });
@@ -206,5 +213,9 @@
   for (const name of ["htmx:pushedIntoHistory", "htmx:afterSettle", "htmx:historyRestore"]) {
     document.addEventListener(name, () => sessionStorage.removeItem("htmx-current-path-for-history"));
   }
-  document.addEventListener("htmx:sendError", () => tell("The page could not be reached. Try again."));
+  document.addEventListener("htmx:sendError", () => {
+    const text = "The page could not be reached. What you see is from before; try again.";
+    find("#lost").textContent = text;
+    tell(text);
+  });
 })();
