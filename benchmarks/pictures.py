@@ -1,6 +1,6 @@
 """Pictures of the page in every state, into docs/images/: ``make images``, or ``python -m benchmarks.pictures [NAME …]``.
 
-A page with the demonstration's past, in Chromium, light and dark, wide and on a phone. The PNGs have 256 colours.
+A page with the demonstration's past, in Chromium, light and dark, wide and on a phone. The PNGs have 128 colours.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvicorn
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from taximeter_cli import demo
@@ -33,6 +34,7 @@ from taximeter_worker.pricing import seed
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ZONE = "Europe/Riga"
+COLORS = 128
 
 
 class Shot(NamedTuple):
@@ -131,7 +133,7 @@ def take(browser: Browser, site: Site, shot: Shot, folder: Path) -> Path:
         color_scheme=shot.scheme,  # type: ignore[arg-type]
         timezone_id=ZONE,
         locale="en-GB",
-        device_scale_factor=1 if shot.width > 700 else 2,
+        device_scale_factor=1 if shot.width > 700 else 1.5,
     )
     context.add_cookies(site.cookies())
     page = context.new_page()
@@ -141,6 +143,9 @@ def take(browser: Browser, site: Site, shot: Shot, folder: Path) -> Path:
     path = folder / f"{shot.name}.png"
     page.screenshot(path=path, full_page=not shot.act, animations="disabled")
     context.close()
+    with Image.open(path) as picture:
+        few = picture.convert("RGB").quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     return path
 
 

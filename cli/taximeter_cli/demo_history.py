@@ -26,6 +26,12 @@ _SINGLY: Final = dt.timedelta(days=1)
 """How much of the newest past is booked a few minutes at a time; what lies before, two hours at a time."""
 _PAUSE: Final = dt.timedelta(hours=5)
 _BUSY_HOURS: Final = (1, 1, 1, 1, 1, 2, 4, 8, 14, 18, 18, 14, 12, 16, 18, 17, 14, 9, 6, 4, 3, 2, 2, 1)
+_EXTRAS: Final = (
+    (0.2, 0, "5.00", "promo", "five dollars to try it out"),
+    (0.5, 1, "2.50", "refund", "a letter that was summarised twice"),
+    (0.8, 0, "-1.25", "adjustment", "the promo was counted twice"),
+)
+"""After which part of the time, to which workspace, and what is paid beside the top-ups."""
 _SET_CLOCK: Final = """
 CREATE SCHEMA taximeter_demo;
 CREATE FUNCTION taximeter_demo.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
@@ -111,7 +117,11 @@ def fill(
         conn.execute("UPDATE taximeter.ledger_state SET status_changes_since = %s", [start])
         for name, habit in habits.items():
             past.pay(start, name, habit.first, "the first top-up of the demonstration", f"demo-first-{name}")
+        extras = [(start + dt.timedelta(days=days * after), *extra) for after, *extra in _EXTRAS]
         for begin, width in _steps(start, now):
+            while extras and extras[0][0] <= begin:
+                _, place, amount, kind, note = extras.pop(0)
+                past.pay(begin, list(habits)[place], amount, note, kind=kind)
             past.live(begin, width, habits)
         conn.execute(_END_CLOCK, prepare=False)
     for name in habits:
@@ -141,11 +151,21 @@ class _Past:
         self._off_since: dict[str, dt.datetime] = {}
         self._owed: dict[str, float] = {}
 
-    def pay(self, moment: dt.datetime, workspace: str, amount: str, note: str, payment_id: str | None = None) -> None:
+    def pay(
+        self,
+        moment: dt.datetime,
+        workspace: str,
+        amount: str,
+        note: str,
+        payment_id: str | None = None,
+        kind: str = "top_up",
+    ) -> None:
         """Book a payment at a moment."""
-        payment_id = payment_id or f"demo-{workspace}-{moment:%Y%m%d%H%M}"
-        reference = None if payment_id.startswith("demo-first") else f"pi_{self._chance.getrandbits(48):012x}"
-        payment = payments.build(workspace, amount, payment_id, reference=reference, note=note)
+        payment_id = payment_id or f"demo-{workspace}-{kind}-{moment:%Y%m%d%H%M}"
+        # What the live demonstration would book again on its first start must be the same payment.
+        bare = kind != "top_up" or payment_id.startswith("demo-first")
+        reference = None if bare else f"pi_{self._chance.getrandbits(48):012x}"
+        payment = payments.build(workspace, amount, payment_id, kind, reference, note)
         payment.occurred_at = _microseconds(moment)
         self._set(moment)
         self._note(ledger.book(self._conn, (), [payment], policy=self._policy))
