@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import re
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
@@ -28,7 +29,9 @@ HEADER: Final = (
     "seq", "event_id", "recorded_at", "occurred_at", "tool", "provider", "model", "quantities", "cost_usd",
     "balance_after_usd", "price_version",
 )  # fmt: skip
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Where a cell begins: at the start, and after what a spreadsheet set to another separator cuts at. In full width too,
+# which some spreadsheets take for the plain signs.
+_FORMULA: Final = re.compile("(?:^|(?<=[;|\t\r\n]))(?=[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 _ROLL_UP_RUNS_MAX: Final = 1_000
 
 router = APIRouter(include_in_schema=False)
@@ -119,7 +122,7 @@ def _cells(row: UsageRow) -> tuple[object, ...]:
 
 def harmless(text: str) -> str:
     """A text that no spreadsheet runs as a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return _FORMULA.sub("'", text)
 
 
 def _utc(moment: dt.datetime) -> str:

@@ -33,7 +33,7 @@ from workers import Ledger
 SHORT_INPUTS = 6_000
 SOAK_INPUTS = 1_000_000
 SHORT_MESSAGES = 1_500
-SOAK_MESSAGES = 100_000
+SOAK_MESSAGES = 50_000
 BATCH_MESSAGES = 50
 HUGE = to_pico(10**9)
 
@@ -122,7 +122,7 @@ def booker(database_url: str, redis_url: str) -> Booker:
     with connection(database_url) as conn:
         for unit in ("input_tokens", "seconds", "x:y"):
             set_price(
-                conn, Price(target=Target("chat", None, None), unit=unit, amount=Decimal("1.7"), per=Decimal(1000))
+                conn, Price(target=Target("chat", None, None), unit=unit, amount=Decimal("1.7"), per=Decimal(10**10))
             )
     settings = Settings(database_url=database_url, broker_url="redis://none", redis_url=redis_url, metrics_port=0)
     prices = Prices()
