@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -26,12 +26,6 @@ _SINGLY: Final = dt.timedelta(days=1)
 """How much of the newest past is booked a few minutes at a time; what lies before, two hours at a time."""
 _PAUSE: Final = dt.timedelta(hours=5)
 _BUSY_HOURS: Final = (1, 1, 1, 1, 1, 2, 4, 8, 14, 18, 18, 14, 12, 16, 18, 17, 14, 9, 6, 4, 3, 2, 2, 1)
-_EXTRAS: Final = (
-    (0.2, 0, "5.00", "promo", "five dollars to try it out"),
-    (0.5, 1, "2.50", "refund", "a letter that was summarised twice"),
-    (0.8, 0, "-1.25", "adjustment", "the promo was counted twice"),
-)
-"""After which part of the time, to which workspace, and what is paid beside the top-ups."""
 _SET_CLOCK: Final = """
 CREATE SCHEMA taximeter_demo;
 CREATE FUNCTION taximeter_demo.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
@@ -79,7 +73,22 @@ class Habit(NamedTuple):
     refill_at: int | None = None
 
 
+class Extra(NamedTuple):
+    """A payment beside the top-ups: after which part of the time, to which workspace of the list, what and why."""
+
+    after: float
+    place: int
+    amount: str
+    kind: str
+    note: str
+
+
 Make = Callable[[random.Random], Any]
+_EXTRAS: Final = (
+    Extra(0.2, 0, "5.00", "promo", "five dollars to try it out"),
+    Extra(0.5, 1, "2.50", "refund", "a letter that was summarised twice"),
+    Extra(0.8, 0, "-1.25", "adjustment", "the promo was counted twice"),
+)
 
 
 def fill(
@@ -108,7 +117,7 @@ def fill(
     """
     if ledger.read_states(conn, habits):
         return []
-    past = _Past(conn, load_book(conn), make, policy, random.Random(seed))  # noqa: S311 - invents, protects nothing
+    past = Past(conn, load_book(conn), make, policy, random.Random(seed))  # noqa: S311 - invents, protects nothing
     start = (now - dt.timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
     with conn.transaction():
         conn.execute("SELECT set_config('taximeter_demo.since', %s, true)", [start.isoformat()])
@@ -117,11 +126,11 @@ def fill(
         conn.execute("UPDATE taximeter.ledger_state SET status_changes_since = %s", [start])
         for name, habit in habits.items():
             past.pay(start, name, habit.first, "the first top-up of the demonstration", f"demo-first-{name}")
-        extras = [(start + dt.timedelta(days=days * after), *extra) for after, *extra in _EXTRAS]
+        extras = list(_EXTRAS)
         for begin, width in _steps(start, now):
-            while extras and extras[0][0] <= begin:
-                _, place, amount, kind, note = extras.pop(0)
-                past.pay(begin, list(habits)[place], amount, note, kind=kind)
+            while extras and begin >= start + dt.timedelta(days=days) * extras[0].after:
+                extra = extras.pop(0)
+                past.pay(begin, list(habits)[extra.place], extra.amount, extra.note, kind=extra.kind)
             past.live(begin, width, habits)
         conn.execute(_END_CLOCK, prepare=False)
     for name in habits:
@@ -140,7 +149,7 @@ def _steps(start: dt.datetime, now: dt.datetime) -> Iterator[tuple[dt.datetime, 
         start += width
 
 
-class _Past:
+class Past:
     """Books step by step, and remembers who is off and since when."""
 
     def __init__(
@@ -181,16 +190,21 @@ class _Past:
                 if begin - off >= _PAUSE * self._chance.uniform(0.3, 1.7):
                     self.pay(begin, name, habit.refill, "topped up after it ran out")
                     del self._off_since[name]
-        usages = []
         moment = begin + width * self._chance.random()
+        who: list[str] = []
         for name, habit in habits.items():
             if self.states[name].enabled:
-                usages += [self._usage(name, moment) for _ in range(self._count(name, habit, begin, width))]
-        if usages:
-            for refused in self._book.price_all(usages):
-                usages.remove(refused[0])
-            self._set(moment)
-            self._note(ledger.book(self._conn, usages, policy=self._policy))
+                who += [name] * self._count(name, habit, begin, width)
+        if who:
+            self.use(moment, who)
+
+    def use(self, moment: dt.datetime, workspaces: Sequence[str]) -> None:
+        """Book a usage at a moment for each workspace that is named, as often as it is."""
+        usages = [self._usage(name, moment) for name in workspaces]
+        for refused in self._book.price_all(usages):
+            usages.remove(refused[0])
+        self._set(moment)
+        self._note(ledger.book(self._conn, usages, policy=self._policy))
 
     def _count(self, name: str, habit: Habit, begin: dt.datetime, width: dt.timedelta) -> int:
         share = _BUSY_HOURS[begin.hour] / sum(_BUSY_HOURS) * (width / dt.timedelta(hours=1))
