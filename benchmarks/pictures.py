@@ -1,6 +1,6 @@
 """Pictures of the page in every state, into docs/images/: ``make images``, or ``python -m benchmarks.pictures [NAME …]``.
 
-A page with the demonstration's past, in Chromium, light and dark, wide and on a phone. The PNGs have 128 colours.
+A page with the demonstration's past, in Chromium, light and dark, wide and on a phone. The PNGs have 256 colours.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from taximeter_worker.pricing import load_book, seed
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ZONE = "Europe/Riga"
-COLORS = 128
+COLORS = 256
 
 
 class Shot(NamedTuple):
@@ -51,7 +51,6 @@ class Shot(NamedTuple):
 
 
 WIDE = [
-    ("usages", "harbor-books"),
     ("usages-filtered", "harbor-books/usages?tool=chat&model=gpt-4o"),
     ("usages-no-match", "harbor-books/usages?tool=chat&least=1.00"),
     ("payments", "pocket-studio/payments"),
@@ -137,7 +136,7 @@ def shots() -> list[Shot]:
     """All of them; the last ones are taken without a database."""
     made = [Shot(f"{name}-{scheme}", path, scheme=scheme) for name, path in WIDE for scheme in ("light", "dark")]
     made += [Shot(f"details-{scheme}", "harbor-books", scheme=scheme, act="details") for scheme in ("light", "dark")]
-    made += [Shot(f"ai-tracking-{scheme}", "harbor-books", scheme=scheme, act="fold") for scheme in ("light", "dark")]
+    made += [Shot(f"ai-tracking-{scheme}", "harbor-books", scheme=scheme) for scheme in ("light", "dark")]
     phone = [("usages", "harbor-books", ""), ("details", "harbor-books", "details"), ("low", "little-press", "")]
     phone += [("analysis", "lumen-labs/analysis", ""), ("settings", "harbor-books/settings", "")]
     made += [Shot(f"phone-{name}-light", path, 390, act=act) for name, path, act in phone]
@@ -160,7 +159,7 @@ def take(browser: Browser, site: Site, shot: Shot, folder: Path) -> Path:
     page.locator("#live[data-state=live]").wait_for(state="attached")
     act(page, site, shot.act)
     path = folder / f"{shot.name}.png"
-    page.screenshot(path=path, full_page=not shot.act, animations="disabled")
+    page.screenshot(path=path, full_page="analysis" in shot.path, animations="disabled")
     context.close()
     with Image.open(path) as picture:
         few = picture.convert("RGB").quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
