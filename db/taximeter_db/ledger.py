@@ -17,7 +17,7 @@ from psycopg import Connection, errors
 
 from taximeter_db import payments_ledger, rows, usages_ledger
 from taximeter_db.claims import Hope
-from taximeter_db.events import Outcome, Payment, Policy, Rejected, Usage, WorkspaceState, event_key
+from taximeter_db.events import Outcome, Payment, Policy, Rejected, Usage, WorkspaceState, event_key, uuid_keys
 from taximeter_db.ledger_common import MissingWorkspacesError, park, state_from_row
 from taximeter_db.partitions import ensure
 from taximeter_db.sql import statement
@@ -32,6 +32,7 @@ __all__ = [
     "book",
     "event_key",
     "read_states",
+    "uuid_keys",
 ]
 
 _CREATE_WORKSPACES = statement("create_workspaces")

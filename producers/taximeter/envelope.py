@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from taximeter import names
 from taximeter.errors import InvalidEventError
 from taximeter.events import ROUTING_KEYS, check_event_id, check_workspace_id, encode_json
 
@@ -23,7 +24,7 @@ class _Envelope(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Envelope).decode
 
 
-def check_event(event: Mapping[str, Any] | bytes | str) -> tuple[str, str, bytes]:
+def check_event(event: Mapping[str, Any] | bytes | str, shards: int = 1) -> tuple[str, str, bytes]:
     """Check the envelope of a whole event and bring it onto one line.
 
     Quantities, amounts and the like are left to the worker, which quarantines what it cannot book.
@@ -48,7 +49,9 @@ def check_event(event: Mapping[str, Any] | bytes | str) -> tuple[str, str, bytes
     if routing_key is None:
         raise InvalidEventError("unsupported_version", "type", f"must be one of {', '.join(ROUTING_KEYS)}")
     event_id = check_event_id(envelope.id)
-    check_workspace_id(envelope.subject)
+    workspace_id = check_workspace_id(envelope.subject)
+    if routing_key == names.USAGE_ROUTING_KEY:
+        routing_key = names.usage_routing_key(workspace_id, shards)
     if not isinstance(envelope.time, str) or not envelope.time:
         raise InvalidEventError("bad_time", "time", "must be an RFC 3339 text with an offset")
     return event_id, routing_key, line.strip().replace(b"\r", b" ").replace(b"\n", b" ")

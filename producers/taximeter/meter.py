@@ -25,6 +25,7 @@ from taximeter.transports import redis_url
 BROKER_URL_VARIABLE: Final = "TAXIMETER_BROKER_URL"
 REDIS_URL_VARIABLE: Final = "TAXIMETER_REDIS_URL"
 SPOOL_VARIABLE: Final = "TAXIMETER_SPOOL"
+SHARDS_VARIABLE: Final = "TAXIMETER_SHARDS"
 EXIT_FLUSH_SECONDS: Final = 5.0
 
 
@@ -50,6 +51,7 @@ class Meter:
         batch_events_max: Most events in a message.
         batch_bytes_max: Most bytes in a message, unless a single event is larger.
         linger_seconds: How long an event waits for company before it is sent.
+        shards: How many queues usages are split over by workspace; the workers must know as many or more.
 
     Raises:
         ConfigurationError: An address or ``on_unknown`` cannot be understood.
@@ -72,9 +74,13 @@ class Meter:
         batch_events_max: int = 500,
         batch_bytes_max: int = 256 * 1024,
         linger_seconds: float = 0.005,
+        shards: int = 1,
     ) -> None:
         if on_unknown not in {"closed", "open"}:
             raise ConfigurationError(f'on_unknown must be "closed" or "open", not {on_unknown!r}')
+        if not isinstance(shards, int) or not 1 <= shards <= names.SHARDS_MAX:
+            raise ConfigurationError(f"shards must be a whole number from 1 to {names.SHARDS_MAX}, not {shards!r}")
+        self._shards = shards
         self._source = check_source(source) if source is not None else f"/python/{socket.gethostname()}"
         self._redis_url = redis_url
         self._timeout_seconds = timeout_seconds
@@ -97,6 +103,7 @@ class Meter:
                         batch_events_max=batch_events_max,
                         batch_bytes_max=batch_bytes_max,
                         linger_seconds=linger_seconds,
+                        shards=shards,
                     )
                 )
             if redis_url is not None:
@@ -110,7 +117,7 @@ class Meter:
 
     @classmethod
     def from_env(cls, **settings: Any) -> Self:
-        """Make a meter from ``TAXIMETER_BROKER_URL``, ``TAXIMETER_REDIS_URL`` and ``TAXIMETER_SPOOL``.
+        """Make a meter from ``TAXIMETER_BROKER_URL``, ``TAXIMETER_REDIS_URL``, ``TAXIMETER_SPOOL`` and ``TAXIMETER_SHARDS``.
 
         Either address may be missing: then only the other half works, and the error for the missing half says so.
         Keyword arguments are those of `Meter` and win over the environment.
@@ -119,6 +126,7 @@ class Meter:
             "broker_url": os.environ.get(BROKER_URL_VARIABLE) or None,
             "redis_url": os.environ.get(REDIS_URL_VARIABLE) or None,
             "spool": os.environ.get(SPOOL_VARIABLE) or None,
+            "shards": _shards_of(os.environ.get(SHARDS_VARIABLE) or "1"),
         }
         return cls(**{**environment, **settings})
 
@@ -178,7 +186,8 @@ class Meter:
             occurred_at=time,
             source=self._source if source is None else check_source(source),
         )
-        (self._outbox or self._no_broker()).put(names.USAGE_ROUTING_KEY, line)
+        key = names.USAGE_ROUTING_KEY if self._shards == 1 else names.usage_routing_key(workspace_id, self._shards)
+        (self._outbox or self._no_broker()).put(key, line)
         return event_id
 
     def publish_event(self, event: Mapping[str, Any] | bytes | str) -> str:
@@ -198,7 +207,7 @@ class Meter:
             ConfigurationError: The meter has no broker address.
             ClosedError: The meter is closed.
         """
-        event_id, routing_key, line = check_event(event)
+        event_id, routing_key, line = check_event(event, self._shards)
         (self._outbox or self._no_broker()).put(routing_key, line)
         return event_id
 
@@ -319,6 +328,12 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _shards_of(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigurationError(f"{SHARDS_VARIABLE} must be a whole number from 1 to {names.SHARDS_MAX}")
+    return int(text[:9])
 
 
 def default_spool() -> Path:

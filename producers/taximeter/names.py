@@ -6,6 +6,7 @@ cannot drift apart.
 
 from __future__ import annotations
 
+import zlib
 from typing import Final
 
 EXCHANGE: Final = "taximeter"
@@ -19,6 +20,31 @@ DEAD_EXCHANGE: Final = "taximeter.dead"
 """Fanout exchange for messages that RabbitMQ gave up on (delivery limit)."""
 DEAD_QUEUE: Final = "taximeter.dead"
 
+SHARDS_MAX: Final = 256
+
+
+def usage_routing_key(workspace_id: str, shards: int) -> str:
+    """Routing key of a workspace's usages: ``usage``, or ``usage.<n>`` where usages are split over ``shards`` queues.
+
+    ``n`` is the CRC-32 of the id modulo ``shards``, so any language can tell it. ``usage`` itself is always served.
+    """
+    if shards == 1:
+        return USAGE_ROUTING_KEY
+    return f"{USAGE_ROUTING_KEY}.{zlib.crc32(workspace_id.encode()) % shards}"
+
+
+def usage_routing_keys(shards: int) -> tuple[str, ...]:
+    """Every key that `usage_routing_key` can give."""
+    if shards == 1:
+        return (USAGE_ROUTING_KEY,)
+    return tuple(f"{USAGE_ROUTING_KEY}.{shard}" for shard in range(shards))
+
+
+def queue_of(routing_key: str) -> str:
+    """The queue that a routing key leads to: ``taximeter.usage``, ``taximeter.usage.3``, ``taximeter.payment``."""
+    return f"{EXCHANGE}.{routing_key}"
+
+
 QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {
     "x-queue-type": "quorum",
     "x-dead-letter-exchange": DEAD_EXCHANGE,
@@ -28,7 +54,7 @@ QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {
     # RabbitMQ 4 gives up after 20 deliveries by default; a worker that is killed again and again must not cost good messages.
     "x-delivery-limit": 1000,
 }
-"""Arguments of both queues on RabbitMQ. Whoever declares them must declare them alike."""
+"""Arguments of the usage and payment queues on RabbitMQ. Whoever declares them must declare them alike."""
 DEAD_QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {"x-queue-type": "quorum"}
 
 CONTENT_TYPE_EVENT: Final = "application/cloudevents+json"

@@ -47,6 +47,7 @@ class OutboxSettings:
     batch_events_max: int
     batch_bytes_max: int
     linger_seconds: float
+    shards: int
 
 
 class Outbox:
@@ -151,6 +152,7 @@ class Outbox:
                 bytes_max=settings.spool_bytes_max,
                 segment_bytes=SEGMENT_BYTES,
                 fsync=settings.fsync,
+                shards=settings.shards,
             )
             publisher = Publisher(
                 spool,

@@ -51,9 +51,10 @@ class Spool:
         bytes_max: Most bytes of this process's unconfirmed events.
         segment_bytes: A segment that has grown to this size is followed by a new one.
         fsync: Flush each event to the disk itself before ``append`` returns.
+        shards: How many queues usages are split over.
     """
 
-    def __init__(self, directory: Path, *, bytes_max: int, segment_bytes: int, fsync: bool) -> None:
+    def __init__(self, directory: Path, *, bytes_max: int, segment_bytes: int, fsync: bool, shards: int = 1) -> None:
         self.directory = directory
         self._bytes_max = bytes_max
         # The limit is checked once a segment, so a small limit needs small segments.
@@ -62,9 +63,10 @@ class Spool:
         # Reentrant, so that a signal handler which records does not lock up its own thread.
         self._lock = threading.RLock()
         self._closed = False
-        keys = (names.USAGE_ROUTING_KEY, names.PAYMENT_ROUTING_KEY)
+        keys = (*names.usage_routing_keys(shards), names.PAYMENT_ROUTING_KEY)
         self._own = {key: Lane(key) for key in keys}
-        self._adopted = {key: Lane(key) for key in keys}
+        # What a process left that knew other shards goes the way that is always served.
+        self._adopted = {key: Lane(key) for key in dict.fromkeys((*keys, names.USAGE_ROUTING_KEY))}
         self.lanes: tuple[Lane, ...] = (*self._own.values(), *self._adopted.values())
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ class Spool:
         adopted = 0
         for path in sorted(self.directory.iterdir()):
             if path.suffix == SUFFIX:
-                lane = self._adopted.get(path.name.partition("-")[0])
+                lane = self._adopting_lane(path.name.partition("-")[0])
                 segment = Segment.adopt(path) if lane is not None else None
                 if lane is None or segment is None:
                     continue
@@ -125,6 +127,11 @@ class Spool:
             elif _is_litter(path):
                 path.unlink(missing_ok=True)
         return adopted
+
+    def _adopting_lane(self, routing_key: str) -> Lane | None:
+        if routing_key.startswith(f"{names.USAGE_ROUTING_KEY}.") and routing_key not in self._adopted:
+            routing_key = names.USAGE_ROUTING_KEY
+        return self._adopted.get(routing_key)
 
     def retire(self, lane: Lane) -> None:
         """Delete the segments at the head of the lane that are sealed and confirmed to the end."""

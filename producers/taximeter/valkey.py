@@ -17,10 +17,6 @@ from taximeter import names
 from taximeter.transports import Settled
 
 TIMEOUT_SECONDS: Final = 5.0
-_QUEUES: Final = {
-    names.USAGE_ROUTING_KEY: names.USAGE_QUEUE,
-    names.PAYMENT_ROUTING_KEY: names.PAYMENT_QUEUE,
-}
 _inherited: list[object] = []
 
 
@@ -46,7 +42,7 @@ class ValkeyTransport:
 
     def publish(self, routing_key: str, body: bytes) -> int:
         """Push one batch message and wait for the reply."""
-        self._connection.send_command("LPUSH", _QUEUES[routing_key], body)
+        self._connection.send_command("LPUSH", names.queue_of(routing_key), body)
         self._connection.read_response()
         self._tag += 1
         self._settled.append(Settled(self._tag, None))

@@ -140,6 +140,54 @@ def test_a_bad_neighbour_changes_nothing(elements):
     ]
 
 
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(written(), min_size=1, max_size=4))
+def test_a_batch_read_at_once_holds_what_its_events_are_alone(elements):
+    alone = [decode_message(raw, EVENT, now=NOW) for raw in elements]
+    twice = decode_message(b"[" + b",".join(elements * 2) + b"]", BATCH, now=NOW)  # the second time, all is known
+    assert twice.usages == [usage for decoded in alone for usage in decoded.usages] * 2
+    assert [(one.reason, one.event) for one in twice.rejected] == [
+        (one.reason, one.event) for decoded in alone for one in decoded.rejected
+    ] * 2
+
+
+def plain(number, **other):
+    event = {
+        "specversion": "1.0",
+        "id": f"0199c7f2-6d0e-7a55-8f3c-{number:012x}",
+        "source": "/x",
+        "type": "taximeter.usage.v1",
+        "subject": "acme",
+        "time": "2026-11-22T10:00:00.123Z",
+        "data": {"tool": "chat", "provider": None, "model": "gpt-4o", "quantities": {"input_tokens": number}},
+    }
+    return json.dumps({**event, **other}).encode()
+
+
+def test_one_odd_event_leaves_its_neighbours_to_the_quick_way():
+    """A name given twice, an unknown one, a bad value, a time ahead: each is noticed among events that are all alike."""
+    good = [plain(number) for number in range(20)]
+    for odd, reasons in (
+        (plain(99).replace(b'"tool"', b'"tool": "x", "tool"'), ["duplicate_key"]),
+        (plain(99).replace(b'"tool"', b'"team": "x", "tool"'), []),
+        (plain(99).replace(b'"tool"', b'"team": 7, "tool"'), []),
+        (plain(99, traceparent="x"), []),
+        (plain(99, time="2036-11-22T10:00:00Z"), ["future_event"]),
+        (plain(99, subject="a b"), ["workspace_charset"]),
+        (plain(99, id=""), ["id_required"]),
+        (plain(99, id="0199C7F2-6d0e-7a55-8f3c-000000000063"), []),
+        (plain(99, data={"tool": "chat", "quantities": {"input_tokens": -1}}), ["negative_quantity"]),
+        (plain(99, data={"tool": "chat", "quantities": {"input_tokens": True}}), ["bad_type"]),
+        (plain(99, data={"tool": "chat", "quantities": {"input_tokens": 1.50}}), []),
+    ):
+        decode_message(b"[" + b",".join(good) + b"]", BATCH, now=NOW)
+        decoded = decode_message(b"[" + b",".join([*good[:10], odd, *good[10:]]) + b"]", BATCH, now=NOW)
+        assert [one.reason for one in decoded.rejected] == reasons, odd
+        alone = [usage for raw in (*good[:10], odd, *good[10:]) for usage in decode_message(raw, EVENT, now=NOW).usages]
+        assert decoded.usages == alone
+        assert [usage.raw for usage in decoded.usages] == [usage.raw for usage in alone]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.none() | st.sampled_from([BATCH, EVENT, "", "application/json", "text/plain", "\0"]))
 @example(b"[", None)

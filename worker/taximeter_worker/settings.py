@@ -81,6 +81,21 @@ def _choice(*options: str) -> Callable[[str], str]:
     return parse
 
 
+def _shards(value: str) -> tuple[int, ...] | None:
+    """`all`, or numbers and ranges such as `0,4-7`."""
+    if value == "all":
+        return None
+    shards: set[int] = set()
+    for part in value.split(","):
+        first, dash, last = part.strip().partition("-")
+        parse = _integer(0, names.SHARDS_MAX - 1)
+        try:
+            shards.update(range(parse(first), parse(last if dash else first) + 1))
+        except ValueError:
+            raise ValueError("must be `all` or shards such as 0,4-7") from None
+    return tuple(sorted(shards))
+
+
 def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
@@ -98,6 +113,8 @@ class Settings:
     batch_bytes_max: int = _setting(8 * 1024 * 1024, parse=_integer(1024, 2**30))
     batches_in_flight_max: int = _setting(2, parse=_integer(1, 16))
     held_bytes_max: int = _setting(64 * 1024 * 1024, parse=_integer(1024, 2**34))
+    shards: int = _setting(1, parse=_integer(1, names.SHARDS_MAX))
+    consume_shards: tuple[int, ...] | None = _setting(None, parse=_shards)
     drain_seconds: float = _setting(20.0, parse=_seconds(0, 600))
 
     unknown_workspace: str = _setting("create", parse=_choice("create", "quarantine"))
@@ -143,7 +160,22 @@ class Settings:
                 f"{PREFIX}MINIMUM_BALANCE ({settings.minimum_balance}) must not be above "
                 f"{PREFIX}LOW_BALANCE ({settings.low_balance})."
             )
+        if settings.consume_shards is not None and not (
+            settings.consume_shards and settings.consume_shards[-1] < settings.shards
+        ):
+            raise SettingError(
+                f"{PREFIX}CONSUME_SHARDS must name shards from 0 to {settings.shards - 1}: "
+                f"{PREFIX}SHARDS is {settings.shards}."
+            )
         return settings
+
+    @property
+    def usage_queues(self) -> tuple[str, ...]:
+        """The usage queues that this worker consumes: its shards', and the one that is served whatever the shards."""
+        keys = names.usage_routing_keys(self.shards)
+        if self.consume_shards is not None and self.shards > 1:
+            keys = tuple(keys[shard] for shard in self.consume_shards)
+        return tuple(dict.fromkeys(names.queue_of(key) for key in (*keys, names.USAGE_ROUTING_KEY)))
 
     @property
     def broker_is_redis(self) -> bool:

@@ -92,19 +92,20 @@ def _read_batch(body: bytes, now: int, limits: Limits, decoded: Decoded) -> None
     """
     latest = now + limits.future_seconds_max * SECOND
     elements, is_utf8 = _elements(body, limits, decoded)
-    usages = decoded.usages
-    for raw in elements:
-        if is_utf8:
-            try:
-                usage = fast.usage(raw, latest, limits)
-            except fast.DOUBTS:
-                usage = None
-            if usage is not None:
-                usages.append(usage)
-                continue
+    read = fast.usages(body, elements, latest, limits) if is_utf8 and elements else None
+    if read is None:
+        for raw in elements:
+            _read_event(raw, names.CONTENT_TYPE_EVENT, now, limits, decoded)
+        return
+    # All at once, as nearly always: the usages and the others keep their order.
+    if None not in read:
+        decoded.usages += read  # type: ignore[arg-type]  # no None in it
+        return
+    for usage, raw in zip(read, elements, strict=True):
+        if usage is None:
             _read_carefully(raw, names.CONTENT_TYPE_EVENT, now, limits, decoded)
         else:
-            _read_event(raw, names.CONTENT_TYPE_EVENT, now, limits, decoded)
+            decoded.usages.append(usage)
 
 
 def _elements(body: bytes, limits: Limits, decoded: Decoded) -> tuple[list[bytes], bool]:

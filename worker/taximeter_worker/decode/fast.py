@@ -6,6 +6,7 @@ must agree on every event that this one takes; tests/worker/test_decode_agreemen
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -42,12 +43,81 @@ class _Event(msgspec.Struct, gc=False, kw_only=True):
 
 # Decimal as a hook is exact, and however large an exponent it stays a number.
 _decode = msgspec.json.Decoder(_Event, float_hook=Decimal).decode
+_decode_list = msgspec.json.Decoder(list[_Event], float_hook=Decimal).decode
 
 _QUOTES: Final = 2 * (6 + 5 + 2 + 1)
 """Quotes of the least usage: six names with five texts in the envelope, ``tool`` with its text, ``quantities``."""
 
 DOUBTS: Final = (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError)
 """What the parts raise when an event is not for the fast way."""
+
+
+def usages(body: bytes, raws: list[bytes], latest: int, limits: Limits) -> list[ledger.Usage | None] | None:
+    """Read a whole batch, which must be valid UTF-8 and hold the events ``raws``, in one pass.
+
+    Returns:
+        A usage for each event, None where there is doubt about it; or None where the batch must be read one by one.
+    """
+    if len(body) > limits.event_bytes_max and max(map(len, raws)) > limits.event_bytes_max:
+        return None
+    try:
+        events = _decode_list(body)
+    except DOUBTS:
+        return None
+    read: list[ledger.Usage | None] = []
+    names_of, shapes, workspaces, times = _good_names, _good_shapes, _good_workspaces, _times
+    head, new_digest, event_type = content.head, content.EMPTY.copy, names.USAGE_TYPE
+    quotes, append = 0, read.append
+    for event, raw, (event_id, key) in zip(events, raws, _keys(events), strict=True):
+        data = event.data
+        quantities = data.quantities
+        # The try is free; what it catches is rare.
+        try:
+            tool, provider, model, names_quotes = names_of[data.tool, data.provider, data.model]
+            shape_quotes = shapes[tuple(quantities)]
+            for quantity in quantities.values():
+                if type(quantity) is not int or not 0 <= quantity <= base.QUANTITY_MAX:
+                    raise KeyError  # noqa: TRY301  (to where the rarer cases are)
+            occurred_at = times[event.time]
+            plain = data.input is UNSET and data.output is UNSET and data.metadata is UNSET
+            known = plain and event.datacontenttype is UNSET and event.source is not UNSET
+        except KeyError:
+            known = False
+        if not known or occurred_at > latest or event.subject not in workspaces or key is None:
+            # Single events know how to do all that, and teach it to the ones that follow.
+            try:
+                append(_usage(event, raw, latest, limits))
+            except DOUBTS:
+                append(None)
+            quotes += raw.count(b'"')
+            continue
+        quotes += names_quotes + shape_quotes
+        digest = new_digest()
+        digest.update(head((event_type, event_id, tool, provider, model, quantities)))
+        append(
+            ledger.Usage(
+                event.subject,
+                event_id,
+                key,
+                digest.digest(),
+                tool,
+                provider,
+                model,
+                quantities,
+                occurred_at,
+                None,
+                raw,
+            )
+        )
+    # No event can have fewer quotes than what was read of it, so the sum is right only where each is.
+    return read if body.count(b'"') == quotes else None
+
+
+def _keys(events: list[_Event]) -> Iterable[tuple[str, bytes | None]]:
+    """Each event's id with its key, where the id is a canonical UUID that stands for itself; else None."""
+    ids = [event.id for event in events]
+    keys = ledger.uuid_keys(ids)
+    return zip(ids, [None] * len(ids) if keys is None else keys, strict=True)
 
 
 def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
@@ -58,7 +128,10 @@ def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
     Raises:
         msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError: Doubts too; see `DOUBTS`.
     """
-    event = _decode(raw)
+    return _usage(_decode(raw), raw, latest, limits)
+
+
+def _usage(event: _Event, raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
     data = event.data
     event_id, workspace_id, quantities = event.id, event.subject, data.quantities
     if not 0 < len(quantities) <= limits.units_max:
@@ -87,9 +160,12 @@ def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
     tool = data.tool
     if workspace_id not in _good_workspaces:
         _check_workspace(workspace_id)
-    if (tool, provider, model) not in _good_names:
-        _check_names(tool, provider, model)
-    occurred_at = clock.micros(event.time)
+    if (data.tool, data.provider, data.model) not in _good_names:
+        _check_names(tool, provider, model, (data.tool, data.provider, data.model))
+    occurred_at = _times.get(event.time)
+    if occurred_at is None:
+        occurred_at = clock.micros(event.time)
+        _remember(_times, event.time, occurred_at)
     if (
         raw.count(b'"') != quotes
         or len(raw) > limits.event_bytes_max
@@ -110,6 +186,9 @@ def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
             quantities[unit] = exact
         elif not 0 <= quantity <= base.QUANTITY_MAX:
             return None
+    shape = tuple(quantities)
+    if shape not in _good_shapes:
+        _remember(_good_shapes, shape, 2 * len(shape))
     return ledger.Usage(
         workspace_id,
         event_id,
@@ -142,16 +221,21 @@ def _members(data: _Data, depth_max: int) -> list[content.Member]:
 
 
 # What passed once passes again. Good ones alone are remembered, so that all are short.
-_good_workspaces: set[str] = set()
-_good_names: set[tuple[str, str | None, str | None]] = set()
-_good_units: set[str] = set()
+_good_workspaces: dict[str, bool] = {}
+_good_units: dict[str, bool] = {}
+_good_names: dict[tuple[Any, ...], tuple[str, str | None, str | None, int]] = {}
+"""By tool, provider and model as decoded: what they are, and the quotes of such an event without its quantities."""
+_good_shapes: dict[tuple[str, ...], int] = {}
+"""By the units of an event: the quotes of its quantities."""
+_times: dict[str, int] = {}
+"""Microseconds by their text: a burst shares its milliseconds."""
 _REMEMBERED_MAX: Final = 10_000
 
 
-def _remember(good: set[Any], value: Any) -> None:
+def _remember(good: dict[Any, Any], key: Any, value: Any = True) -> None:
     if len(good) >= _REMEMBERED_MAX:
         good.clear()
-    good.add(value)
+    good[key] = value
 
 
 def _check_workspace(text: str) -> None:
@@ -166,11 +250,13 @@ def _check_unit(text: str) -> None:
     _remember(_good_units, text)
 
 
-def _check_names(tool: str, provider: str | None, model: str | None) -> None:
+def _check_names(tool: str, provider: str | None, model: str | None, decoded: tuple[Any, ...]) -> None:
     lengths = ((tool, names.TOOL_MAX), (provider, base.PROVIDER_MAX), (model, base.MODEL_MAX))
     for text, length_max in lengths:
         if text is not None and not (0 < len(text) <= length_max and fields.is_storable(text)):
             raise ValueError
     if tool.isspace():
         raise ValueError
-    _remember(_good_names, (tool, provider, model))
+    # Such an event names its source, as nearly all do.
+    quotes = _QUOTES + 4 + sum(2 if text is None else 4 for text in decoded[1:] if text is not UNSET)
+    _remember(_good_names, decoded, (tool, provider, model, quotes))

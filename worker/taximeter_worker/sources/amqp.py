@@ -82,6 +82,8 @@ class AmqpSource:
         self._url = settings.broker_url
         self._drain_bytes_max = settings.batch_bytes_max
         self._held_bytes_max = settings.held_bytes_max
+        self._usage_queues = settings.usage_queues
+        self._declared_queues = tuple(map(names.queue_of, names.usage_routing_keys(settings.shards)))
         self._waker = Waker()
         self._connection: Any = None
         self._channel: Any = None
@@ -199,8 +201,11 @@ class AmqpSource:
         self._channel.exchange_declare(names.DEAD_EXCHANGE, "fanout", durable=True, auto_delete=False)
         for queue, exchange, key, arguments in (
             (names.DEAD_QUEUE, names.DEAD_EXCHANGE, "", names.DEAD_QUEUE_ARGUMENTS),
-            (names.USAGE_QUEUE, names.EXCHANGE, names.USAGE_ROUTING_KEY, names.QUEUE_ARGUMENTS),
-            (names.PAYMENT_QUEUE, names.EXCHANGE, names.PAYMENT_ROUTING_KEY, names.QUEUE_ARGUMENTS),
+            # Every shard's, not this worker's alone: no event may wait for a worker that is yet to be started.
+            *(
+                (queue, names.EXCHANGE, queue.removeprefix(f"{names.EXCHANGE}."), names.QUEUE_ARGUMENTS)
+                for queue in dict.fromkeys((*self._declared_queues, names.USAGE_QUEUE, names.PAYMENT_QUEUE))
+            ),
         ):
             try:
                 self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=dict(arguments))
@@ -211,7 +216,7 @@ class AmqpSource:
 
     def _consume(self) -> None:
         for queue, prefetch in (
-            (names.USAGE_QUEUE, self._prefetch),
+            *((queue, self._prefetch) for queue in self._usage_queues),
             (names.PAYMENT_QUEUE, min(self._prefetch, SIDE_PREFETCH_MAX)),
             (names.DEAD_QUEUE, min(self._prefetch, SIDE_PREFETCH_MAX)),
         ):
@@ -256,18 +261,19 @@ class AmqpSource:
 
     def _adapt_prefetch(self) -> None:
         """Many small messages need thousands in flight, packed ones a few: what counts is their bytes."""
-        wanted = int(self._held_bytes_max / 2 / max(self._message_bytes, 1.0))
+        wanted = int(self._held_bytes_max / 2 / max(self._message_bytes, 1.0) / len(self._usage_queues))
         wanted = max(PREFETCH_MIN, min(wanted, PREFETCH_MAX))
         if self._paused or self._received < PREFETCH_MIN or self._prefetch / 2 < wanted < self._prefetch * 2:
             return
         self._prefetch = wanted
-        self._channel.basic_cancel(self._tags.pop(names.USAGE_QUEUE))
-        self._consume_queue(names.USAGE_QUEUE, wanted)
+        for queue in self._usage_queues:
+            self._channel.basic_cancel(self._tags.pop(queue))
+            self._consume_queue(queue, wanted)
 
     def _check(self, *, look_only: bool = False) -> None:
         """Read the queues' depth; notice a consumer that is alive but gets nothing from a filled queue."""
         self._check_at = time.monotonic() + CHECK_SECONDS
-        for queue in (names.USAGE_QUEUE, names.PAYMENT_QUEUE, names.DEAD_QUEUE):
+        for queue in (*self._usage_queues, names.PAYMENT_QUEUE, names.DEAD_QUEUE):
             self.depth[queue] = self._channel.queue_declare(queue, passive=True).message_count
         idle = any(self.depth.values()) and not self._unacked and self._received == self._received_at_check
         self._received_at_check = self._received

@@ -17,7 +17,7 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any
 
@@ -36,7 +36,7 @@ from taximeter_worker.sources.waker import Waker
 
 log = structlog.get_logger(__name__)
 
-QUEUES = (names.USAGE_QUEUE, names.PAYMENT_QUEUE)
+UNSHARDED_QUEUES = (names.USAGE_QUEUE, names.PAYMENT_QUEUE)
 REGISTRY = "taximeter:consumers"
 ALIVE_MILLISECONDS = 15_000
 """A consumer that was silent for so long is dead, and what it had taken goes back."""
@@ -91,6 +91,13 @@ class RedisSource:
         self._kombu_url = settings.celery_broker_url
         self._bytes_max = settings.batch_bytes_max
         self._held_bytes_max = settings.held_bytes_max
+        self._queues = (*settings.usage_queues, names.PAYMENT_QUEUE)
+        self._bound_keys = (
+            *names.usage_routing_keys(settings.shards),
+            names.USAGE_ROUTING_KEY,
+            names.PAYMENT_ROUTING_KEY,
+        )
+        self._first = 0  # whose turn it is: a full queue must not keep the others from being read
         self._waker = Waker()
         self._client: redis.Redis | None = None
         self._waiters: list[_Waiter] = []
@@ -126,8 +133,9 @@ class RedisSource:
             self._id = uuid.uuid4().hex
             # Alive before it is registered: another consumer must never see a registered one without a sign of life.
             client.set(self._alive_key(self._id), "1", px=ALIVE_MILLISECONDS)
-            client.hset(REGISTRY, self._id, f"{socket.gethostname()}:{os.getpid()}")
-            self._waiters = [_Waiter(client, queue) for queue in QUEUES]
+            # With its queues: whoever gives back what it had taken may have others.
+            client.hset(REGISTRY, self._id, f"{socket.gethostname()}:{os.getpid()} {','.join(self._queues)}")
+            self._waiters = [_Waiter(client, queue) for queue in self._queues]
             self._beat_at = time.monotonic() + BEAT_SECONDS
             self._reclaim_dead()
             self._look_at_depth()
@@ -156,14 +164,14 @@ class RedisSource:
 
     def ack(self, count: int) -> None:
         """See ``Source``."""
-        counts = [0] * len(QUEUES)
+        counts = [0] * len(self._queues)
         for _ in range(count):
             queue, size = self._unacked.popleft()
             counts[queue] += 1
             self._held_bytes -= size
         if count:
             with self._translated():
-                lists = [self._processing_key(queue, self._id) for queue in QUEUES]
+                lists = [self._processing_key(queue, self._id) for queue in self._queues]
                 if not self._ack(keys=[REGISTRY, *lists], args=[self._id, *counts]):
                     raise SourceLost("silent for too long; another worker has taken over the messages")
 
@@ -201,8 +209,10 @@ class RedisSource:
         exchange = kombu.Exchange(names.EXCHANGE, "topic")
         try:
             with kombu.Connection(self._kombu_url) as connection:
-                for queue, key in zip(QUEUES, (names.USAGE_ROUTING_KEY, names.PAYMENT_ROUTING_KEY), strict=True):
-                    kombu.Queue(queue, exchange, routing_key=key).bind(connection.default_channel).declare()
+                for key in dict.fromkeys(self._bound_keys):
+                    kombu.Queue(names.queue_of(key), exchange, routing_key=key).bind(
+                        connection.default_channel
+                    ).declare()
         except kombu.exceptions.OperationalError as error:
             raise SourceLost(f"{type(error).__name__}: {error}") from error
 
@@ -235,8 +245,8 @@ class RedisSource:
     def _processing_key(queue: str, consumer: str) -> str:
         return f"{queue}:processing:{consumer}"
 
-    def _keys(self, consumer: str) -> list[str]:
-        pairs = [(queue, self._processing_key(queue, consumer)) for queue in QUEUES]
+    def _keys(self, consumer: str, queues: Sequence[str]) -> list[str]:
+        pairs = [(queue, self._processing_key(queue, consumer)) for queue in queues]
         return [REGISTRY, self._alive_key(consumer), *(key for pair in pairs for key in pair)]
 
     def _take_messages(self) -> list[Message]:
@@ -245,17 +255,21 @@ class RedisSource:
         return self._call_take(TAKE_MESSAGES_MAX, self._room)
 
     def _call_take(self, messages_max: int, bytes_max: int) -> list[Message]:
-        taken = self._take(keys=self._keys(self._id), args=[self._id, ALIVE_MILLISECONDS, messages_max, bytes_max])
+        shards = len(self._queues) - 1
+        self._first = (self._first + 1) % shards
+        order = (*range(self._first, shards), *range(self._first), shards)
+        keys = self._keys(self._id, [self._queues[index] for index in order])
+        taken = self._take(keys=keys, args=[self._id, ALIVE_MILLISECONDS, messages_max, bytes_max])
         if taken is None:
             raise SourceLost("silent for too long; another worker has taken over the messages")
         now = time.time()
         messages = []
-        for index, items in enumerate(taken):
+        for index, items in zip(order, taken, strict=True):
             for item in items:
                 self._unacked.append((index, len(item)))
                 self._held_bytes += len(item)
                 body, content_type = unwrap(item)
-                messages.append(Message(body, content_type, QUEUES[index], now))
+                messages.append(Message(body, content_type, self._queues[index], now))
         return messages
 
     def _beat(self) -> None:
@@ -267,7 +281,12 @@ class RedisSource:
             self._look_at_depth()
 
     def _give_back(self, consumer: str, *, force: bool) -> int:
-        return int(self._reclaim(keys=self._keys(consumer), args=[consumer, "1" if force else "0"]))
+        queues = self._queues
+        if consumer != self._id:
+            # As it noted them; without a note it is one of an earlier version.
+            note = (self._connected.hget(REGISTRY, consumer) or b"").decode()
+            queues = tuple(filter(None, note.partition(" ")[2].split(","))) or UNSHARDED_QUEUES
+        return int(self._reclaim(keys=self._keys(consumer, queues), args=[consumer, "1" if force else "0"]))
 
     def _reclaim_dead(self) -> None:
         client = self._connected
@@ -281,5 +300,5 @@ class RedisSource:
     def _look_at_depth(self) -> None:
         client = self._connected
         self._depth_at = time.monotonic() + DEPTH_SECONDS
-        for queue in QUEUES:
+        for queue in self._queues:
             self.depth[queue] = int(client.llen(queue))

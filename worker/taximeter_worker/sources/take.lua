@@ -1,8 +1,8 @@
 -- Take messages for one consumer and prove that it lives.
 --
--- KEYS[1]  taximeter:consumers          hash: consumer id -> host and process; being in it is the right to take and to ack
+-- KEYS[1]  taximeter:consumers          hash: consumer id -> host:process queue,queue,…; being in it is the right to take and to ack
 -- KEYS[2]  taximeter:consumer:<id>      string with a time to live: this consumer lives
--- KEYS[3], KEYS[4], …  pairs of
+-- KEYS[3], KEYS[4], …  pairs, in the order in which they are read, of
 --          <queue>                      list: producers LPUSH, so the oldest message is on the right
 --          <queue>:processing:<id>      list: taken and not acknowledged, oldest on the right
 -- ARGV[1]  consumer id
