@@ -30,14 +30,19 @@ _SET_CLOCK: Final = """
 CREATE SCHEMA taximeter_demo;
 CREATE FUNCTION taximeter_demo.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
     AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
+CREATE FUNCTION taximeter_demo.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
+    AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
 CREATE FUNCTION taximeter_demo.now() RETURNS timestamptz LANGUAGE sql STABLE
     AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
 ALTER TABLE taximeter.usage_keys ALTER COLUMN booked_at SET DEFAULT taximeter_demo.now();
+-- recorded_at never lies before updated_at
+ALTER TABLE taximeter.workspaces ALTER COLUMN updated_at SET DEFAULT taximeter_demo.now();
 SET LOCAL search_path = taximeter_demo, taximeter, pg_catalog;
 """
 _END_CLOCK: Final = """
 SET LOCAL search_path = taximeter, pg_catalog;
 ALTER TABLE taximeter.usage_keys ALTER COLUMN booked_at SET DEFAULT pg_catalog.now();
+ALTER TABLE taximeter.workspaces ALTER COLUMN updated_at SET DEFAULT pg_catalog.now();
 DROP SCHEMA taximeter_demo CASCADE;
 """
 # What taximeter.ensure_partitions does ahead, for the time before.

@@ -12,6 +12,9 @@ import typer
 from taximeter_cli import addresses, console
 from taximeter_cli.options import DataDir, Json
 
+_VERIFY_MAX = 4
+"""Connections that verify keeps busy, at most: it should leave something to those who book."""
+
 flags = typer.Typer(no_args_is_help=True, help="The copy of every workspace's answer in Redis.")
 
 
@@ -63,12 +66,18 @@ def migrate(data_dir: DataDir = None, json: Json = False) -> None:
 
 
 def verify(data_dir: DataDir = None, json: Json = False) -> None:
-    """Recompute every balance from the log and compare; exit code 1 when something does not agree."""
+    """Recompute every balance, number and hash chain from the log and compare; exit code 1 when something does not agree."""
     from taximeter_cli import session
     from taximeter_db import verify as audit
 
-    with session.database(data_dir) as conn, console.bar("workspaces", None, quiet=json) as bar:
-        report = audit.verify(conn, lambda so_far: bar.at(so_far.workspaces))
+    with contextlib.ExitStack() as stack:
+        conns = [stack.enter_context(session.database(data_dir)) for _ in range(min(_VERIFY_MAX, os.cpu_count() or 1))]
+        bar = stack.enter_context(console.bar("entries", None, quiet=json))
+
+        def progress(so_far: audit.Report) -> None:
+            bar.at(so_far.usages + so_far.payments, so_far.entries_all)
+
+        report = audit.verify(conns[0], progress, helpers=conns[1:])
     counts = {"workspaces": report.workspaces, "usages": report.usages, "payments": report.payments}
     if json:
         console.emit({"ok": report.ok, **counts, "faults": report.faults})

@@ -24,6 +24,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "usage_keys": {"worker": ADD, "dashboard": "SELECT"},
     "payments": {"worker": ADD, "dashboard": "SELECT"},
     "status_changes": {"worker": ADD, "dashboard": ADD},
+    "chain_starts": NOTHING,
     "workspaces": {
         "worker": f"{ADD} UPDATE",
         "dashboard": "SELECT INSERT(low_balance_threshold,minimum_balance,workspace_id)"
