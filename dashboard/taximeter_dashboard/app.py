@@ -95,7 +95,7 @@ def _handle_errors(app: FastAPI) -> None:
         if problem.status == 401 and request.method == "GET":
             back = "" if inside.startswith("/sign") else request.url.path
             action = sign_in.sign_in_action(request, app.state.house, back)
-        return render.render(request, template, status=problem.status, action=action, **texts)
+        return render.render(request, template, status=problem.status, headers=problem.headers, action=action, **texts)
 
     @app.exception_handler(Problem)
     def on_problem(request: Request, error: Problem) -> Response:
@@ -109,7 +109,7 @@ def _handle_errors(app: FastAPI) -> None:
     def on_http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return tell(request, NotFound())
-        return tell(request, Problem(str(error.detail), status=error.status_code, title=str(error.detail)))
+        return tell(request, problems.http(error.status_code, str(error.detail), error.headers))
 
     @app.exception_handler(Exception)
     def on_failure(request: Request, error: Exception) -> Response:

@@ -13,6 +13,8 @@ DashboardError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class DashboardError(Exception):
     """Root of every error that this package raises itself."""
@@ -28,8 +30,16 @@ class Problem(DashboardError):  # noqa: N818 - an answer, said as one
     status = 400
     title = "Bad request"
 
-    def __init__(self, detail: str, *, status: int | None = None, title: str | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int | None = None,
+        title: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.detail = detail
+        self.headers = dict(headers or {})
         self.status = status or type(self).status
         self.title = title or type(self).title
         self.number: str | None = None

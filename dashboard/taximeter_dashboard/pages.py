@@ -13,9 +13,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
 from starlette.responses import RedirectResponse, Response
 
-from taximeter_dashboard import contents, filters, panels, receipts, times
+from taximeter_dashboard import contents, filters, listing, panels, receipts, times
 from taximeter_dashboard.errors import NotFound
 from taximeter_dashboard.house import CurrentHouse, House, admit, viewer_of
+from taximeter_dashboard.listing import Sort
 from taximeter_dashboard.render import base, render, safe_path, wants_panel, wants_part, zone_of
 from taximeter_dashboard.viewers import EVERY_WORKSPACE, OPERATOR, OWNER, Viewer
 from taximeter_db import rollups
@@ -23,7 +24,6 @@ from taximeter_db.reading import access, filtered, payments, scope, summary, usa
 
 WORKSPACES_A_PAGE = 50
 
-Sort = Literal["newest", "oldest"]
 Page = Annotated[int, Query(ge=1, le=10**12)]
 Upto = Annotated[int | None, Query(ge=1, le=10**15)]
 Seq = Annotated[int, Path(ge=1, le=10**15)]
@@ -89,30 +89,26 @@ def show_usages(
     before: filters.Bound = None,
     after: filters.Bound = None,
     end: Literal["1"] | None = None,
-    event: Annotated[str, Query(max_length=255)] = "",
+    count: Literal["exactly"] | None = None,
 ) -> Response:
     """The tab of usages: numbered pages of all, or pages of what matches a filter."""
     with house.database() as conn:
         viewer = admit(request, conn, workspace_id)
         found = house.summary(conn, workspace_id)
-        context: dict[str, Any] = {"found": found, "asked": asked, "event": event, "sort": sort}
-        if event:
-            row = usages.find(conn, workspace_id, event.strip()) if event.isascii() and event.isprintable() else None
-            if row is not None:
-                return RedirectResponse(f"{base(request)}/workspaces/{workspace_id}/usages/{row.seq}", 303)
-            context |= {"lines": [], "matched": filters.Found([], (0, 0), 0, None, None)}
-        elif asked.active:
+        context: dict[str, Any] = {"found": found, "asked": asked, "sort": sort, "matched": None}
+        if asked.active:
             place = next(
                 ((kind, at or 0) for kind, at in (("before", before), ("after", after)) if at is not None), None
             )
             place = ("end", 0) if end else place
-            matched = filters.find(conn, workspace_id, asked.wanted(zone_of(request)), sort, place)
-            context |= {"lines": panels.with_excerpts(conn, workspace_id, matched.rows), "matched": matched}
+            wanted = asked.wanted(zone_of(request))
+            context["matched"] = filters.find(conn, workspace_id, wanted, sort, place, exactly=count == "exactly")
+            listed = context["matched"].rows
         else:
-            numbered = panels.paging(found.usage_count, sort, page, upto)
-            context |= {"lines": panels.usage_lines(conn, workspace_id, numbered), "place": numbered, "matched": None}
+            context["place"], listed = listing.by_page(conn, listing.USAGES, found, sort, page, upto)
+        context["lines"] = panels.with_excerpts(conn, workspace_id, listed)
         if found.usage_count and not wants_part(request):
-            rollups.advance(conn, workspace_id, 1_000)
+            rollups.follow(conn, workspace_id, 1_000)
             context["tools"], context["models"] = filtered.names(conn, workspace_id)
         rows = [line.row for line in context["lines"]]
         context["decimals"] = panels.decimals_max([row.cost for row in rows])
@@ -168,8 +164,7 @@ def show_payments(
     with house.database() as conn:
         viewer = admit(request, conn, workspace_id)
         found = house.summary(conn, workspace_id)
-        place = panels.paging(found.payment_count, sort, page, upto)
-        lines = panels.payment_lines(conn, workspace_id, place)
+        place, lines = listing.by_page(conn, listing.PAYMENTS, found, sort, page, upto)
         return show(
             request,
             house,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import zoneinfo
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import unquote
@@ -126,6 +127,7 @@ def render(
     template: str,
     *,
     status: int = 200,
+    headers: Mapping[str, str] | None = None,
     now: dt.datetime | None = None,
     where: zoneinfo.ZoneInfo | None = None,
     **context: Any,
@@ -150,4 +152,4 @@ def render(
         day_words=lambda moment: times.day(moment, where),
         **context,
     )
-    return HTMLResponse(text, status, {"vary": "HX-Request, X-Taximeter-Part, Cookie"})
+    return HTMLResponse(text, status, {"vary": "HX-Request, X-Taximeter-Part, Cookie", **(headers or {})})

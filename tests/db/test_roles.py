@@ -38,6 +38,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "usage_rollups": {"worker": f"{ADD} UPDATE", "dashboard": f"{ADD} UPDATE"},
     "rollup_progress": {"worker": f"{ADD} UPDATE", "dashboard": f"{ADD} UPDATE"},
     "usage_names": {"worker": ADD, "dashboard": ADD},
+    "usage_id_pages": {"worker": ADD, "dashboard": ADD},
     "workspace_changes": {"dashboard": ADD},
     "workspace_readers": {"dashboard": f"{ADD} DELETE"},
     "operator_looks": {"dashboard": "INSERT"},

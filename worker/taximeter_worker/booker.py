@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -44,10 +44,19 @@ class Prices:
 class Booker:
     """Books batches. Used by several threads at once, each with a connection of its own."""
 
-    def __init__(self, settings: Settings, prices: Prices, writer: flags.FlagWriter, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        prices: Prices,
+        writer: flags.FlagWriter,
+        metrics: Metrics,
+        *,
+        is_canary: Callable[[bytes], bool] = lambda _body: False,
+    ) -> None:
         self._prices = prices
         self._writer = writer
         self._metrics = metrics
+        self._is_canary = is_canary
         self._events_max = settings.batch_events_max
         self._hope = Hope()
         self._limits = limits_of(settings)
@@ -58,6 +67,8 @@ class Booker:
         now = time.time_ns() // 1000
         batch = Decoded([], [], [])
         for message in messages:
+            if self._is_canary(message.body):
+                continue
             if message.given_up:
                 batch.rejected.append(_given_up(message))
                 continue
@@ -103,7 +114,9 @@ class Booker:
             if written.refused:
                 written.flipped += self._write_again(conn, written.refused)
         except FlagsUnavailable as error:
+            failpoints.hit("before_owing")
             flags_state.note_stale(conn, [state.workspace_id for state in states])
+            failpoints.hit("after_owing")
             self._metrics.flag_failures.inc(len(states))
             log.warning("flags_owed", workspaces=len(states), why=str(error))
         else:

@@ -126,6 +126,8 @@ class Settings:
 
     redis_timeout_seconds: float = _setting(1.0, parse=_seconds(0.01, 60))
 
+    canary_seconds: float = _setting(10.0, parse=_seconds(0, 3600))
+
     metrics_host: str = _setting("127.0.0.1", parse=_text)
     metrics_port: int = _setting(9464, parse=_integer(0, 65535))
     metrics_workspaces: tuple[str, ...] = _setting((), parse=_list)

@@ -215,9 +215,10 @@ def test_filters_narrow_the_list_and_its_total(page, site):
     expect(page.locator("#page-next")).to_have_count(0)
     page.locator("#page-previous").click()
     expect(page.locator("#usage-21")).to_be_visible()
-    page.locator("#f-event").fill("usage-7")
+    page.locator("#f-id").fill("usage-7")
     page.keyboard.press("Enter")
-    expect(page.locator("#event-id")).to_have_text("usage-7")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(".status-line")).to_contain_text("1 usage ·")
 
 
 def test_what_is_booked_appears_without_moving_what_is_read(new_context, site, book_at_site):
