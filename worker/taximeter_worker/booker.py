@@ -72,6 +72,9 @@ class Booker:
             if message.given_up:
                 batch.rejected.append(_given_up(message))
                 continue
+            if message.distrusted:
+                batch.rejected.append(_distrusted(message))
+                continue
             decoded = decode_message(message.body, message.content_type, now=now, limits=self._limits)
             batch.usages += decoded.usages
             batch.payments += decoded.payments
@@ -190,6 +193,16 @@ def _refused(usage: Usage, reason: str, detail: str) -> Rejected:
         workspace_id=usage.workspace_id,
         event_id=usage.event_id,
         kind="usage",
+    )
+
+
+def _distrusted(message: Message) -> Rejected:
+    return Rejected(
+        reason="bad_signature",
+        detail=f"Nobody vouches for this message. {message.distrusted} Look at who can push to the broker; replay it only "
+        "when you know where it comes from.",
+        event=message.body,
+        content_type=message.content_type,
     )
 
 
