@@ -70,7 +70,7 @@ def list_workspaces(
             return RedirectResponse(f"{base(request)}/workspaces/{among[0]}", 303)
         found = summary.glances(conn, among, after, WORKSPACES_A_PAGE + 1)
         if viewer.role(EVERY_WORKSPACE) == OPERATOR:
-            scope.enter(conn, EVERY_WORKSPACE)
+            scope.enter(conn, EVERY_WORKSPACE)  # no workspace has this id: it opens the log of looks and no rows
             access.log_look(conn, EVERY_WORKSPACE, viewer.subject, request.url.path[:1000])
     more = found[WORKSPACES_A_PAGE - 1].workspace_id if len(found) > WORKSPACES_A_PAGE else None
     return render(request, "workspaces.html", workspaces=found[:WORKSPACES_A_PAGE], more=more, viewer=viewer)
