@@ -34,7 +34,7 @@ from taximeter_cli.errors import EmbeddedError
 from taximeter_db.migrate import upgrade
 from workers import WorkerProcess, eventually, set_prices
 
-RECOVERY_SECONDS_MAX = 240.0
+RECOVERY_SECONDS_MAX = 600.0
 QUEUES_SETTLE_SECONDS = 3.0
 _TESTS = Path(__file__).parents[1]
 
@@ -130,7 +130,7 @@ class Stage:
             "TAXIMETER_REDIS_URL": self.proxies["workers to flags"].url(self.flags.url(FLAG_DATABASE)),
             "TAXIMETER_METRICS_PORT": str(free_port()),
             # Small batches: more commits, flags and acknowledgements to die between.
-            "TAXIMETER_BATCH_EVENTS_MAX": "500",
+            "TAXIMETER_BATCH_EVENTS_MAX": "1000",
         }
         worker = WorkerProcess({**self._environment, **settings}, self._folder / f"worker-{number}.log")
         self._closing.append(worker.kill)
