@@ -19,10 +19,10 @@ SHIPPED = ROOT / "requirements.txt"
 EVERYTHING = ROOT / "requirements-dev.txt"
 
 PERMISSIVE = frozenset(
-    ["MIT", "MIT-0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "0BSD", "Unlicense", "Zlib", "CC0-1.0"]
+    {"MIT", "MIT-0", "MIT-CMU", "BSD", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "0BSD", "Zlib"}
 )
 # Used unchanged, as libraries: the LGPL and the MPL ask for nothing more than their text and their own sources.
-WEAK = frozenset(["LGPL-3.0-only", "LGPL-3.0-or-later", "MPL-2.0"])
+WEAK = frozenset({"LGPL-3.0-only", "LGPL-3.0-or-later", "MPL-2.0"})
 ALLOWED = PERMISSIVE | WEAK
 _SPELLINGS = {
     "BSD License": "BSD",

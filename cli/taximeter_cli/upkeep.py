@@ -1,4 +1,4 @@
-"""`taximeter worker`, `migrate`, `verify` and `flags rebuild`: parts and upkeep of an installation."""
+"""`taximeter worker`, `migrate` and `flags rebuild`: parts and upkeep of an installation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import typer
 
 from taximeter_cli import addresses, console
 from taximeter_cli.options import DataDir, Json
-
-_VERIFY_MAX = 4
-"""Connections that verify keeps busy, at most: it should leave something to those who book."""
 
 flags = typer.Typer(no_args_is_help=True, help="The copy of every workspace's answer in Redis.")
 
@@ -63,34 +60,6 @@ def migrate(data_dir: DataDir = None, json: Json = False) -> None:
         console.say(f"The schema is up to date ({after}).")
     else:
         console.say(f"The schema is now {after} (before: {before or 'none'}).")
-
-
-def verify(data_dir: DataDir = None, json: Json = False) -> None:
-    """Recompute every balance, number and hash chain from the log and compare; exit code 1 when something does not agree."""
-    from taximeter_cli import session
-    from taximeter_db import verify as audit
-
-    with contextlib.ExitStack() as stack:
-        conns = [stack.enter_context(session.database(data_dir)) for _ in range(min(_VERIFY_MAX, os.cpu_count() or 1))]
-        bar = stack.enter_context(console.bar("entries", None, quiet=json))
-
-        def progress(so_far: audit.Report) -> None:
-            bar.at(so_far.usages + so_far.payments, so_far.entries_all)
-
-        report = audit.verify(conns[0], progress, helpers=conns[1:])
-    counts = {"workspaces": report.workspaces, "usages": report.usages, "payments": report.payments}
-    if json:
-        console.emit({"ok": report.ok, **counts, "faults": report.faults})
-    else:
-        for fault in report.faults:
-            console.say(f"WRONG  {fault.sentence}")
-        verdict = "Everything agrees" if report.ok else console.counted(len(report.faults), "fault")
-        console.say(
-            f"{verdict}: {console.counted(report.workspaces, 'workspace')}, {console.counted(report.usages, 'usage')},"
-            f" {console.counted(report.payments, 'payment')}."
-        )
-    if not report.ok:
-        raise typer.Exit(1)
 
 
 @flags.command("rebuild")

@@ -12,6 +12,7 @@ import msgspec
 from psycopg import Connection, IsolationLevel, sql
 
 from taximeter_db import money, verify_chunks
+from taximeter_db.checkpoint import Checkpoint, moved
 from taximeter_db.verify_chunks import Chunk
 
 _KEYS = """
@@ -34,6 +35,7 @@ _SENTENCES = {
     "chain": "entries {entry} to {upto} are not what was booked: the hash chain breaks there",
     "total": "the balance is {stored}, but its log adds up to {computed}, or a counter differs",
     "end": "the last entries of the log are missing or were replaced: the hash chain ends elsewhere",
+    "checkpoint": "the log up to entry {entry} is not the one the checkpoint was made of: it was rewritten or cut off",
     "orphan": "the log has entries of a workspace that does not exist",
     "keys": "the log has {computed} usages, but {stored} idempotency keys are remembered",
 }
@@ -86,6 +88,8 @@ def verify(
     progress: Callable[[Report], None] | None = None,
     *,
     helpers: Sequence[Connection[Any]] = (),
+    checkpoint: Checkpoint | None = None,
+    since: bool = False,
 ) -> Report:
     """Recompute everything in one snapshot; bookings go on meanwhile.
 
@@ -93,12 +97,15 @@ def verify(
         conn: A connection outside a transaction, in autocommit mode.
         progress: Called after each chunk with the report so far, by one thread at a time.
         helpers: More such connections to the same database, to look at several chunks at once.
+        checkpoint: What the log must still contain.
+        since: Recompute only what was booked after the checkpoint.
     """
     with _snapshot(conn, helpers):
-        audit = _Audit(list(verify_chunks.cut(conn)), progress)
+        chunks = verify_chunks.cut_since(conn, checkpoint.starts) if checkpoint and since else verify_chunks.cut(conn)
+        audit = _Audit(list(chunks), progress)
         with ThreadPoolExecutor(1 + len(helpers)) as pool:
             list(pool.map(audit.run, (conn, *helpers)))  # list: an error in one of them is raised here
-        return audit.finish(conn)
+        return audit.finish(conn, checkpoint)
 
 
 @contextmanager
@@ -158,9 +165,11 @@ class _Audit:
         if self._progress is not None:
             self._progress(report)
 
-    def finish(self, conn: Connection[Any]) -> Report:
-        """Compare what only the whole shows."""
+    def finish(self, conn: Connection[Any], checkpoint: Checkpoint | None) -> Report:
+        """Compare what only the whole shows, and what was written down before."""
         report = self._report
+        if checkpoint is not None:
+            report.faults += [Fault(name, "checkpoint", entry) for name, entry in moved(conn, checkpoint)]
         for workspace_id, stretches in self._stretched.items():
             # a fault within it says more than the totals
             if all(fault.workspace_id != workspace_id for fault in report.faults):

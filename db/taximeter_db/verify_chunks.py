@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 from psycopg import Connection
 
+from taximeter_db import money
 from taximeter_db.sql import statement
 
 ENTRIES_PER_CHUNK = 200_000
@@ -17,6 +18,7 @@ LAST_ID: Final = "\U0010ffff"
 """Beyond every workspace id, whoever wrote it: ids sort by their bytes."""
 _JUST_AFTER: Final = "\x01"
 _ALL: Final = 2**63 - 1
+_NOTHING: Final = "0.000000000000"
 
 _CHUNK = statement("verify_chunk")
 _RANGE = {
@@ -38,6 +40,10 @@ _BOUNDARY = """
 SELECT seq, entry - seq, balance_after::text, link FROM taximeter.usages
 WHERE workspace_id = %s AND seq >= %s AND seq < %s AND link IS NOT NULL ORDER BY seq LIMIT 1
 """
+_STATES = """
+SELECT workspace_id, usage_count, payment_count, usage_cost::text, payment_total::text, balance::text, chain
+FROM taximeter.workspaces ORDER BY workspace_id
+"""
 _WORKSPACES = "SELECT workspace_id, usage_count, payment_count FROM taximeter.workspaces ORDER BY workspace_id"
 
 
@@ -50,6 +56,11 @@ class Start(msgspec.Struct, frozen=True):
     cost: str
     paid: str
     chain: bytes
+
+    @property
+    def balance(self) -> str:
+        """Decimal text."""
+        return money.numeric_text(money.from_numeric_text(self.paid) - money.from_numeric_text(self.cost))
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +133,25 @@ def _stretches(conn: Connection[Any], workspace_id: str, usages: int, payments: 
             whole, entries=seq + paid - so_far, workspaces=0, starts=starts, seq_upto=seq, payment_upto=paid
         )
         # only the balance is known here; what it is made of does not matter to a stretch
-        starts = (Start(workspace_id, seq, paid, "0", balance, link),)
+        starts = (Start(workspace_id, seq, paid, _NOTHING, balance, link),)
         so_far, target = seq + paid, seq + ENTRIES_PER_CHUNK
     yield msgspec.structs.replace(whole, entries=usages + payments - so_far, starts=starts)
+
+
+def cut_since(conn: Connection[Any], known: Mapping[str, Start]) -> Iterator[Chunk]:
+    """Cut what was booked after these starts; workspaces that have not moved at all are left out."""
+    starts: list[Start] = []
+    entries = 0
+    for workspace_id, usages, payments, cost, paid, balance, chain in conn.execute(_STATES).fetchall():
+        now = Start(workspace_id, usages, payments, cost, paid, bytes(chain))
+        start = known.get(workspace_id, Start(workspace_id, 0, 0, _NOTHING, _NOTHING, b""))
+        if now == start and balance == now.balance:
+            continue
+        more = max(0, usages + payments - start.usages - start.payments)
+        if starts and (entries + more > ENTRIES_PER_CHUNK or len(starts) >= WORKSPACES_PER_CHUNK):
+            yield Chunk(entries=entries, workspaces=len(starts), starts=tuple(starts), since=True)
+            starts, entries = [], 0
+        starts.append(start)
+        entries += more
+    if starts:
+        yield Chunk(entries=entries, workspaces=len(starts), starts=tuple(starts), since=True)
