@@ -276,7 +276,16 @@ def deck(kinds: dict[str, tuple[Fault, int]], dice: random.Random) -> Iterator[t
             yield name, kinds[name][0]
 
 
+def supervise(stage: Stage) -> int:
+    """Start workers that ended by themselves, as a service manager would; returns how many. One thread's business."""
+    ended = [worker for worker in stage.workers if not worker.running]
+    for worker in ended:
+        worker.start()
+    return len(ended)
+
+
 def workers_back(stage: Stage) -> None:
     """Wait until every worker receives."""
+    supervise(stage)
     for worker in stage.workers:
         eventually(lambda worker=worker: worker.connected, 240, worker.log)

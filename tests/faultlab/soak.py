@@ -110,7 +110,7 @@ class Soak:
         self._size = size
         self._lock = threading.Lock()
         self._recoveries: dict[str, list[float]] = defaultdict(list)
-        self._missed = 0
+        self._missed = self._ended_workers = 0
         self._failed: BaseException | None = None
         self._began = time.monotonic()
         self._spoke_at = 0.0
@@ -146,13 +146,17 @@ class Soak:
         return enough or self._failed is not None
 
     def _strike(self, kinds: dict[str, tuple[faults.Fault, int]], lane: str, dice: random.Random) -> None:
+        chosen = kinds
         if self._size.kinds is not None:
-            kinds = {name: kind for name, kind in kinds.items() if name in self._size.kinds}
+            chosen = {name: kind for name, kind in kinds.items() if name in self._size.kinds}
         probe = self._stage.probes[lane]
-        for name, fault in faults.deck(kinds, dice):
+        for name, fault in faults.deck(chosen, dice):
             if self._over:
                 return
             time.sleep(dice.uniform(0, 1))
+            if kinds is faults.PROCESSES and (ended := faults.supervise(self._stage)):
+                self._ended_workers += ended
+                self.say(f"{ended} workers had ended by themselves and were started again")
             probe.send()
             happened = fault(self._stage, dice)
             probe.send()
