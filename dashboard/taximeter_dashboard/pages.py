@@ -128,7 +128,8 @@ def show_usage(request: Request, house: CurrentHouse, workspace_id: str, seq: Se
         receipt = house.explain(conn, row) if house.explain else None
         context: dict[str, Any] = {
             "row": row,
-            "parts": contents.parts(payload.data) if payload else [],
+            "parts": contents.parts(payload.data) if payload and payload.data else [],
+            "gone": panels.gone(payload, zone_of(request), dt.datetime.now(dt.UTC)),
             "receipt": receipts.view(row, receipt),
             "late": (row.recorded_at - row.occurred_at).total_seconds() > 60,
             "home": f"{base(request)}/workspaces/{workspace_id}",
@@ -145,7 +146,7 @@ def download_contents(request: Request, house: CurrentHouse, workspace_id: str, 
         admit(request, conn, workspace_id)
         row = usages.get(conn, workspace_id, seq)
         payload = usages.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq) if row else None
-    if payload is None:
+    if payload is None or panels.gone(payload, zone_of(request), dt.datetime.now(dt.UTC)):
         raise NotFound
     headers = {"content-disposition": f'attachment; filename="usage-{seq}.json"'}
     return Response(payload.data, media_type="application/json", headers=headers)
