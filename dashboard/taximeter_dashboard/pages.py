@@ -90,6 +90,7 @@ def show_usages(
     after: filters.Bound = None,
     end: Literal["1"] | None = None,
     count: Literal["exactly"] | None = None,
+    at: Annotated[str, Query(max_length=16)] = "",
 ) -> Response:
     """The tab of usages: numbered pages of all, or pages of what matches a filter."""
     with house.database() as conn:
@@ -101,8 +102,13 @@ def show_usages(
                 ((kind, at or 0) for kind, at in (("before", before), ("after", after)) if at is not None), None
             )
             place = ("end", 0) if end else place
+            if at:
+                place = filters.place_at(conn, workspace_id, at, sort, zone_of(request))
             wanted = asked.wanted(zone_of(request))
-            context["matched"] = filters.find(conn, workspace_id, wanted, sort, place, exactly=count == "exactly")
+            matched = filters.find(conn, workspace_id, wanted, sort, place, exactly=count == "exactly")
+            # Neighbours carry the number of their page; whoever goes to a time does not know it.
+            number = None if at or (place and page == 1 and not end) else matched.last() if end else page
+            context |= {"matched": matched, "number": number, "at": at}
             listed = context["matched"].rows
         else:
             context["place"], listed = listing.by_page(conn, listing.USAGES, found, sort, page, upto)
