@@ -132,7 +132,7 @@ def booked(conn: Connection[Any]) -> int:
 
 
 def wait_until_booked(conn: Connection[Any], goal: int, seconds: float = 900) -> None:
-    """Look again and again, for at most a tenth of the time, since looking costs the server something, too.
+    """Look again and again, for a thirtieth of the time, since looking costs the server something, too.
 
     Raises:
         TimeoutError: It was not booked in time.
@@ -144,7 +144,7 @@ def wait_until_booked(conn: Connection[Any], goal: int, seconds: float = 900) ->
             return
         if began > deadline:
             raise TimeoutError(f"{goal - booked(conn):,} events are still not booked after {seconds:.0f} s")
-        time.sleep(max(0.01, 9 * (time.monotonic() - began)))
+        time.sleep(max(0.02, 30 * (time.monotonic() - began)))
 
 
 def flags_agree(stack: Stack, conn: Connection[Any]) -> bool:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
 from starlette.responses import RedirectResponse, Response
 
-from taximeter_dashboard import contents, filters, listing, panels, receipts, times
+from taximeter_dashboard import contents, exporting, filters, listing, panels, receipts, times
 from taximeter_dashboard.errors import NotFound
 from taximeter_dashboard.house import CurrentHouse, House, admit, viewer_of
 from taximeter_dashboard.listing import Sort
@@ -113,6 +113,9 @@ def show_usages(
         else:
             context["place"], listed = listing.by_page(conn, listing.USAGES, found, sort, page, upto)
         context["lines"] = panels.with_excerpts(conn, workspace_id, listed)
+        matched = context["matched"]
+        counted, more = (matched.totals.usages, matched.totals.more) if matched else (found.usage_count, False)
+        context["export"] = exporting.expect("usages", listed, counted, query=asked.query, more=more)
         if found.usage_count and not wants_part(request):
             rollups.follow(conn, workspace_id, 1_000)
             context["tools"], context["models"] = filtered.names(conn, workspace_id)
@@ -182,6 +185,7 @@ def show_payments(
             found=found,
             lines=lines,
             place=place,
+            export=exporting.expect("payments", lines, found.payment_count),
             decimals=panels.decimals_max([row.amount for row in lines]),
             decimals_after=panels.decimals_max([row.balance_after for row in lines]),
         )

@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Self
 
 from taximeter import names
+from taximeter_db.secret import Secret
 from taximeter_worker.errors import SettingError
 from taximeter_worker.signatures import ProducerKeys
 
@@ -186,6 +187,12 @@ class Settings:
             keys = tuple(keys[shard] for shard in self.consume_shards)
         return tuple(dict.fromkeys(names.queue_of(key) for key in (*keys, names.USAGE_ROUTING_KEY)))
 
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not one.repr and isinstance(value, str):
+                object.__setattr__(self, one.name, Secret(value))
+
     @property
     def broker_is_redis(self) -> bool:
         """Whether usage arrives through Redis/Valkey lists instead of RabbitMQ."""
@@ -211,6 +218,7 @@ class Settings:
 
 
 def _as_redis(url: str) -> str:
+    url = Secret(url).reveal()
     for theirs, ours in (("redis+socket://", "unix://"), ("valkeys://", "rediss://"), ("valkey://", "redis://")):
         if url.startswith(theirs):
             url = ours + url.removeprefix(theirs)

@@ -79,7 +79,7 @@ class AmqpSource:
     def __init__(self, settings: Settings) -> None:
         self.generation = 0
         self.depth: dict[str, int] = {}
-        self._url = settings.broker_url
+        self._url = settings.celery_broker_url
         self._drain_bytes_max = settings.batch_bytes_max
         self._held_bytes_max = settings.held_bytes_max
         self._usage_queues = settings.usage_queues
