@@ -106,7 +106,7 @@ def show_usages(
             listed = context["matched"].rows
         else:
             context["place"], listed = listing.by_page(conn, listing.USAGES, found, sort, page, upto)
-        context["lines"] = panels.with_excerpts(conn, workspace_id, listed)
+        context["lines"] = panels.with_excerpts(conn, house, workspace_id, listed)
         if found.usage_count and not wants_part(request):
             rollups.follow(conn, workspace_id, 1_000)
             context["tools"], context["models"] = filtered.names(conn, workspace_id)
@@ -124,11 +124,13 @@ def show_usage(request: Request, house: CurrentHouse, workspace_id: str, seq: Se
         row = usages.get(conn, workspace_id, seq)
         if row is None:
             raise NotFound
-        payload = usages.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq)
+        payload = house.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq)
         receipt = house.explain(conn, row) if house.explain else None
         context: dict[str, Any] = {
             "row": row,
-            "parts": contents.parts(payload.data) if payload else [],
+            "parts": contents.parts(payload.data) if payload and payload.whole else [],
+            "gone": payload and payload.gone,
+            "erased_at": payload and payload.erased_at,
             "receipt": receipts.view(row, receipt),
             "late": (row.recorded_at - row.occurred_at).total_seconds() > 60,
             "home": f"{base(request)}/workspaces/{workspace_id}",
@@ -144,8 +146,8 @@ def download_contents(request: Request, house: CurrentHouse, workspace_id: str, 
     with house.database() as conn:
         admit(request, conn, workspace_id)
         row = usages.get(conn, workspace_id, seq)
-        payload = usages.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq) if row else None
-    if payload is None:
+        payload = house.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq) if row else None
+    if payload is None or not payload.whole:
         raise NotFound
     headers = {"content-disposition": f'attachment; filename="usage-{seq}.json"'}
     return Response(payload.data, media_type="application/json", headers=headers)

@@ -13,6 +13,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Self
 
 from taximeter import names
+from taximeter_db import master_keys
+from taximeter_db.master_keys import MasterKeys
 from taximeter_worker.errors import SettingError
 from taximeter_worker.signatures import ProducerKeys
 
@@ -127,6 +129,9 @@ class Settings:
     event_bytes_max: int = _setting(names.EVENT_BYTES_MAX, parse=_integer(256, 2**30))
     message_bytes_max: int = _setting(names.MESSAGE_BYTES_MAX, parse=_integer(256, 2**30))
 
+    master_key: MasterKeys | None = _setting(None, parse=master_keys.parse, secret=True)  # noqa: RUF009 -- it returns a field()
+    master_key_file: MasterKeys | None = _setting(None, parse=master_keys.read_file, secret=True)  # noqa: RUF009 -- as above
+
     redis_timeout_seconds: float = _setting(1.0, parse=_seconds(0.01, 60))
 
     canary_seconds: float = _setting(10.0, parse=_seconds(0, 3600))
@@ -185,6 +190,11 @@ class Settings:
         if self.consume_shards is not None and self.shards > 1:
             keys = tuple(keys[shard] for shard in self.consume_shards)
         return tuple(dict.fromkeys(names.queue_of(key) for key in (*keys, names.USAGE_ROUTING_KEY)))
+
+    @property
+    def masters(self) -> MasterKeys | None:
+        """The master keys that payloads are encrypted under, if there are any."""
+        return self.master_key or self.master_key_file
 
     @property
     def broker_is_redis(self) -> bool:
