@@ -48,6 +48,7 @@ def run(form: str) -> Result:
                 "copy": lambda _: copying.straight(stack, narrow, rows, batch[0]),
                 "copy, two writers": lambda _: copying.straight(stack, narrow, rows, batch[0], writers=2),
                 "dramatiq": lambda _: dramatiq(stack, Load(events=count["dramatiq"])),
+                "two shards": lambda _: ours(stack, narrow, shards=2),
                 "hot": lambda _: ours(stack, Load(events=count["hot"], spread="hot")),
                 "uniform": lambda _: ours(
                     stack,

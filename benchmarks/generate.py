@@ -193,6 +193,15 @@ def roll_up(url: str, shape: Shape) -> None:
         conn.execute("ANALYZE taximeter.usage_rollups")
 
 
+def leave_rollups(url: str) -> None:
+    """Have the workers roll up what is booked from now on, and not millions of usages while something else is measured."""
+    with connect.connection(url) as conn:
+        conn.execute(
+            "INSERT INTO taximeter.rollup_progress (workspace_id, seq) "
+            "SELECT workspace_id, usage_count FROM taximeter.workspaces ON CONFLICT DO NOTHING"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

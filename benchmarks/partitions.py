@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.generate import Shape, fill, roll_up
+from benchmarks.generate import Shape, fill, leave_rollups, roll_up
 from benchmarks.load import Load
 from benchmarks.reads import READS, time_read
 from benchmarks.results import Result
@@ -51,6 +51,7 @@ def _generate(stack: Stack, name: str, shape: Shape) -> None:
     stack.create(name)
     fill(stack.postgres.url(name), shape)
     roll_up(stack.postgres.url(name), Shape(usages=shape.usages, workspaces=2))
+    leave_rollups(stack.postgres.url(name))
 
 
 def _measure(stack: Stack, name: str, events: int) -> dict[str, Any]:

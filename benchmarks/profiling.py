@@ -1,4 +1,4 @@
-"""Where the time goes: py-spy on the worker and the producer, pg_stat_statements, EXPLAIN (ANALYZE, BUFFERS, WAL).
+"""Where the time goes: py-spy on the worker and the producer, pg_stat_statements, auto_explain with buffers and log.
 
 One narrow load, end to end. Without py-spy (it needs the right to trace other processes) the Python part is left out.
 """
@@ -6,6 +6,7 @@ One narrow load, end to end. Without py-spy (it needs the right to trace other p
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,14 +15,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from psycopg import Connection
 
+from benchmarks.booking import BATCH, book, usages
 from benchmarks.load import Load
 from benchmarks.results import Result
 from benchmarks.sides import booked, fresh, go, start_producers, wait_until_booked
 from benchmarks.stack import Stack, running_stack
-from taximeter_db import connect, rows
-from taximeter_db.sql import statement
+from taximeter_db import connect, ledger
 
 TOP = 25
 _STATEMENTS = """
@@ -34,7 +36,7 @@ ORDER BY total_exec_time DESC LIMIT 12
 
 
 def run(form: str) -> Result:
-    """One run, looked into."""
+    """One run, looked into; then some batches over one connection, where no statement waits for another's locks."""
     load = Load(events={"short": 400_000, "full": 2_000_000, "smoke": 3_000}[form])
     result = Result()
     with running_stack() as stack:
@@ -42,46 +44,56 @@ def run(form: str) -> Result:
         name = environment["TAXIMETER_DATABASE_URL"].rsplit("/", 1)[1]
         with stack.admin(name) as admin:
             admin.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-            workers = stack.workers(2, environment)
-            producers = start_producers(stack, environment, load, 0)
             admin.execute("SELECT pg_stat_statements_reset()")
-            samplers = {
-                "worker": _sample(stack, workers[0].pid, "worker"),
-                "producer": _sample(stack, producers[0].pid, "producer"),
-            }
-            time.sleep(1)  # py-spy reads the symbols
-            with connect.connection(environment["TAXIMETER_DATABASE_URL"]) as conn:
-                goal = booked(conn) + load.events
-                cpu, began = stack.cpu_meter(producer=producers, worker=workers), time.monotonic()
-                go(producers[0])
-                assert producers[0].stdout is not None
-                json.loads(producers[0].stdout.readline())
-                wait_until_booked(conn, goal)
-                seconds, used = time.monotonic() - began, cpu.used()
-            statements = admin.execute(_STATEMENTS).fetchall()
-        for role, sampler in samplers.items():
-            if sampler is not None:
-                result.more[role] = _read(*sampler)
-        stack.end(*producers, *workers)
-        result.more["plans"] = _plans(environment["TAXIMETER_DATABASE_URL"])
-    result.more["statements"] = [
+            result.sides["profiled"] = [_watched(stack, environment, load, result.more)]
+            result.more["statements"] = _statements(admin, load.events)
+            admin.execute("SELECT pg_stat_statements_reset()")
+            alone = msgspec.structs.replace(load, events=min(load.events, 40 * BATCH))
+            book(environment["TAXIMETER_DATABASE_URL"], alone)
+            result.more["alone"] = _statements(admin, alone.events)
+        result.more["plans"] = _plans(stack.postgres.admin_url(name), Load(events=2 * BATCH))
+    _show(result)
+    return result
+
+
+def _watched(stack: Stack, environment: dict[str, str], load: Load, more: dict[str, Any]) -> dict[str, Any]:
+    """Send the load while py-spy looks on."""
+    workers = stack.workers(2, environment)
+    producers = start_producers(stack, environment, load, 0)
+    samplers = {
+        "worker": _sample(stack, workers[0].pid, "worker"),
+        "producer": _sample(stack, producers[0].pid, "producer"),
+    }
+    time.sleep(1)  # py-spy reads the symbols
+    with connect.connection(environment["TAXIMETER_DATABASE_URL"]) as conn:
+        goal = booked(conn) + load.events
+        cpu, began = stack.cpu_meter(producer=producers, worker=workers), time.monotonic()
+        go(producers[0])
+        assert producers[0].stdout is not None
+        json.loads(producers[0].stdout.readline())
+        wait_until_booked(conn, goal)
+        seconds, used = time.monotonic() - began, cpu.used()
+    for role, sampler in samplers.items():
+        if sampler is not None:
+            more[role] = _read(*sampler)
+    stack.end(*producers, *workers)
+    return {
+        "events_per_second": load.events / seconds,
+        "cpu_us_per_event": {role: spent / load.events * 1e6 for role, spent in used.items()},
+    }
+
+
+def _statements(admin: Connection[Any], events: int) -> list[dict[str, Any]]:
+    return [
         {
             "statement": text,
             "calls": calls,
-            "us_per_event": milliseconds * 1_000 / load.events,
+            "us_per_event": milliseconds * 1_000 / events,
             "rows": count,
-            "wal_bytes_per_event": wal / load.events,
+            "wal_bytes_per_event": wal / events,
         }
-        for text, calls, milliseconds, count, wal in statements
+        for text, calls, milliseconds, count, wal in admin.execute(_STATEMENTS).fetchall()
     ]
-    result.sides["profiled"] = [
-        {
-            "events_per_second": load.events / seconds,
-            "cpu_us_per_event": {role: spent / load.events * 1e6 for role, spent in used.items()},
-        }
-    ]
-    _show(result)
-    return result
 
 
 def _sample(stack: Stack, pid: int, name: str) -> tuple[subprocess.Popen[bytes], Path] | None:
@@ -131,33 +143,27 @@ def _function(frame: str) -> str:
     return f"{name} ({'/'.join(Path(path).parts[-2:])})"
 
 
-def _plans(url: str) -> dict[str, str]:
-    """How PostgreSQL books 2,000 keys and debits 500 workspaces; rolled back."""
-    with connect.connection(url) as plain:
-        names = [row[0] for row in plain.execute("SELECT workspace_id FROM taximeter.workspaces ORDER BY 1 LIMIT 500")]
+def _plans(url: str, load: Load) -> list[str]:
+    """How PostgreSQL books two full batches over a superuser's connection: auto_explain's plans of the second one.
+
+    COPY has no plan.
+    """
+    plans: list[str] = []
     conn = connect.booking_connection(url)
-    keys = sorted((number * 7919 % 2**32).to_bytes(16, "big") for number in range(2_000))
-    given: dict[str, dict[str, Any]] = {
-        "claim_keys": {
-            "event_keys": rows.UuidArray(keys),
-            "workspace_ids": rows.TextArray([rows.text(names[number % len(names)]) for number in range(2_000)]),
-            "fingerprints": rows.UuidArray(keys),
-            "count": 2_000,
-        },
-        "debit_workspaces": {
-            "workspace_ids": rows.TextArray([rows.text(name) for name in names]),
-            "costs": rows.NumericArray([6_000_000_000] * len(names)),
-            "usages": rows.BigintArray([4] * len(names)),
-            "duplicates": rows.BigintArray([0] * len(names)),
-        },
-    }
-    return {name: _explain(conn, statement(name), values) for name, values in given.items()}
-
-
-def _explain(conn: Connection[Any], text: str, values: dict[str, Any]) -> str:
-    with conn.transaction(force_rollback=True):
-        found = conn.execute("EXPLAIN (ANALYZE, BUFFERS, WAL, COSTS OFF) " + text, values).fetchall()
-    return "\n".join(row[0] for row in found)
+    conn.add_notice_handler(lambda notice: plans.append(notice.message_primary or ""))
+    conn.execute(
+        "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;"
+        "SET auto_explain.log_buffers = on; SET auto_explain.log_wal = on; SET auto_explain.log_level = notice;"
+        "SET auto_explain.log_parameter_max_length = 0",
+        prepare=False,
+    )
+    names = load.workspace_ids()
+    ledger.book(conn, usages(names[:BATCH]))
+    plans.clear()
+    ledger.book(conn, usages(names[BATCH : 2 * BATCH]))
+    conn.close()
+    # The statement's text stands before its plan, with its comments: its first words tell which it is.
+    return [re.sub(r"^.*?Query Text: ", "", plan, flags=re.DOTALL) for plan in plans]
 
 
 def _show(result: Result) -> None:
@@ -166,8 +172,8 @@ def _show(result: Result) -> None:
             print(f"\n  {role}, share of its interpreter's time, {title}")
             for frame, share in list(result.more.get(role, {}).get(title, {}).items())[:15]:
                 print(f"    {share:6.1%}  {frame}")
-    print("\n  statements, µs of PostgreSQL an event")
-    for one in result.more["statements"]:
-        print(
-            f"    {one['us_per_event']:6.2f}  {one['wal_bytes_per_event']:6.0f} B  {one['calls']:>7,}  {one['statement']}"
-        )
+    for title, name in (("with what they waited for", "statements"), ("over one connection", "alone")):
+        print(f"\n  statements, µs an event, {title}")
+        for one in result.more[name][:8]:
+            spent, wal = one["us_per_event"], one["wal_bytes_per_event"]
+            print(f"    {spent:6.2f}  {wal:6.0f} B  {one['calls']:>7,}  {one['statement']}")

@@ -113,9 +113,9 @@ def _profile(results: Results, what: str) -> str:
     result = scenario(results, "profile")
     if result is None:
         return "Not measured yet."
-    if what == "statements":
+    if what in {"statements", "alone"}:
         lines = [["statement", "calls", "µs an event", "WAL, bytes an event"]]
-        for one in result.more["statements"][:8]:
+        for one in result.more[what][:6]:
             text = one["statement"].replace("|", "\\|")
             lines.append(
                 [
@@ -127,7 +127,7 @@ def _profile(results: Results, what: str) -> str:
             )
         return markdown(lines)
     if what == "plans":
-        return "\n\n".join(f"```\n{plan}\n```" for plan in result.more["plans"].values())
+        return "\n\n".join(f"```\n{plan}\n```" for plan in result.more["plans"])
     lines = [["function", "share of the interpreter's time"]]
     lines += [
         [f"`{name}`", f"{share:.1%}"] for name, share in list(result.more.get(what, {}).get("own", {}).items())[:14]

@@ -26,7 +26,9 @@ FLAGS_COMPARED = 1_000
 """Workspaces whose balance in Redis is compared within the timed part; to compare all would be a load of its own."""
 
 
-def ours(stack: Stack, load: Load, *, foreign: int = 0, workers: int = 2, onto: str | None = None) -> dict[str, Any]:
+def ours(
+    stack: Stack, load: Load, *, foreign: int = 0, workers: int = 2, onto: str | None = None, shards: int = 1
+) -> dict[str, Any]:
     """Send a load through Taximeter.
 
     Args:
@@ -34,9 +36,11 @@ def ours(stack: Stack, load: Load, *, foreign: int = 0, workers: int = 2, onto: 
         load: What to send.
         foreign: By so many plain AMQP clients, one event a message; 0: by one process with the SDK.
         workers: How many usage workers book.
+        shards: Over how many queues usages are split; worker n consumes shard n.
         onto: A database that exists and stays; None: an empty one with the load's workspaces, which is verified and dropped.
     """
     environment = stack.around(onto) if onto else fresh(stack, load.workspaces)
+    environment["TAXIMETER_SHARDS"] = str(shards)
     url = environment["TAXIMETER_DATABASE_URL"]
     started = stack.workers(workers, environment)
     result = timed(stack, environment, load, foreign, started)
@@ -45,6 +49,7 @@ def ours(stack: Stack, load: Load, *, foreign: int = 0, workers: int = 2, onto: 
         with connect.connection(url) as conn:
             check(conn, load.events)
             result["batch_events"] = mean_batch(conn)
+            result["stored_bytes_per_event"] = stored_bytes(conn) / load.events
         stack.drop(environment)
     else:
         stack.rabbitmq.drop_vhost(environment["TAXIMETER_BROKER_URL"].rsplit("/", 1)[1])
@@ -127,7 +132,7 @@ def booked(conn: Connection[Any]) -> int:
 
 
 def wait_until_booked(conn: Connection[Any], goal: int, seconds: float = 900) -> None:
-    """Look again and again, for at most a tenth of the time, since looking costs the server something, too.
+    """Look again and again, for a thirtieth of the time, since looking costs the server something, too.
 
     Raises:
         TimeoutError: It was not booked in time.
@@ -139,7 +144,7 @@ def wait_until_booked(conn: Connection[Any], goal: int, seconds: float = 900) ->
             return
         if began > deadline:
             raise TimeoutError(f"{goal - booked(conn):,} events are still not booked after {seconds:.0f} s")
-        time.sleep(max(0.01, 9 * (time.monotonic() - began)))
+        time.sleep(max(0.02, 30 * (time.monotonic() - began)))
 
 
 def flags_agree(stack: Stack, conn: Connection[Any]) -> bool:
@@ -173,3 +178,12 @@ def mean_batch(conn: Connection[Any]) -> float:
         "SELECT count(*) / greatest(count(DISTINCT booked_at), 1)::float8 FROM taximeter.usage_keys"
     ).fetchone()
     return float(row[0]) if row else 0.0
+
+
+def stored_bytes(conn: Connection[Any]) -> int:
+    """Size of the log on disk: usages, payloads and keys with their indexes."""
+    row = conn.execute(
+        "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'taximeter'::regnamespace "
+        "AND relkind = 'r' AND (relname LIKE 'usages_p%' OR relname LIKE 'usage_payloads_p%' OR relname = 'usage_keys')"
+    ).fetchone()
+    return int(row[0]) if row else 0

@@ -8,7 +8,7 @@ The stages of a batch, after its messages were taken from the shard's queue:
 
 1. decode and price: the worker's interpreter, one batch at a time for all of its posters
 2. claim the keys: a core of the database
-3. debit, append: the shard's hot rows, and a core of the database
+3. debit, append: the shard's hot rows; the interpreter packs the rows, and a core of the database takes them
 4. commit: the hot rows still; no core, the disk works
 5. flags: the interpreter again
 
@@ -40,6 +40,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     flag_us: float
     claim_us: float
     locked_us: float
+    append_us: float = 0.0
     commit_us: float
     workers: int = 2
     posters: int = 2
@@ -49,7 +50,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     other_us: float = 0.0
     batch_events_max: int = 5_000
     hottest_shard_share: float | None = None
-    seconds: float = 20.0
+    seconds: float = 10.0
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -190,6 +191,7 @@ class Simulation:
             yield from self._work(setup.claim_us * events, self.database)
             yield "take", shard.rows
             began = self.clock.now
+            yield from self._work(setup.append_us * events, interpreter)
             yield from self._work(setup.locked_us * events, self.database)
             yield "sleep", self._drawn(setup.commit_us)
             shard.rows.used += self.clock.now - began

@@ -157,6 +157,8 @@ class Stack:
         started = []
         for number in range(count):
             extra = {"TAXIMETER_METRICS_PORT": "0"}
+            if int(environment.get("TAXIMETER_SHARDS", "1")) > 1:
+                extra["TAXIMETER_CONSUME_SHARDS"] = str(number)
             started.append(
                 self.spawn([*arguments, "-n", f"w{number}@%h"], {**environment, **extra}, f"worker-{number}.log")
             )

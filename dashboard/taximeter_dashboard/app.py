@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -29,6 +29,9 @@ from taximeter_dashboard.house import Explain, House
 from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.shield import Shield
 from taximeter_db.master_keys import MasterKeys
+
+BODY_BYTES_MAX: Final = 64 * 1024
+"""Forms of a few fields are all that anybody sends here; a larger body is answered by 413 and not read."""
 
 
 def create_app(settings: Settings, explain: Explain | None = None, masters: MasterKeys | None = None) -> FastAPI:
@@ -55,6 +58,7 @@ def create_app(settings: Settings, explain: Explain | None = None, masters: Mast
         description="Balances, usages and payments of a workspace. Amounts are exact decimal strings in USD.",
         docs_url=None,
         redoc_url=None,
+        max_body_size=BODY_BYTES_MAX,
         lifespan=lifespan,
     )
     app.state.house = house

@@ -3,6 +3,7 @@
 DashboardError
 ├── SettingError       a setting that is missing or makes no sense
 ├── FetchError         a document of another server could not be had
+├── ExportEnded        an export was called off while it streamed
 └── Problem            an answer other than 2xx, told to the client as RFC 9457 problem details
     ├── SignInNeeded   401: nobody is signed in, or the token does not hold
     ├── Forbidden      403
@@ -97,3 +98,7 @@ class SignInUnavailable(Problem):
 
 class FetchError(DashboardError):
     """A document of another server could not be had; the sentence holds no secret."""
+
+
+class ExportEnded(DashboardError):  # noqa: N818 - somebody's wish, no fault
+    """An export was called off; raised where it streams, so that its connection breaks."""

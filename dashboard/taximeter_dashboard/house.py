@@ -138,8 +138,12 @@ def viewer_of(request: Request, conn: Connection[Any]) -> Viewer:
     raise SignInNeeded("You are signed out." if cookie else "Sign in to see this.")
 
 
-def admit(request: Request, conn: Connection[Any], workspace_id: str, *, write: bool = False) -> Viewer:
+def admit(
+    request: Request, conn: Connection[Any], workspace_id: str, *, write: bool = False, logged: bool = True
+) -> Viewer:
     """Let a viewer into a workspace, or raise; from here on the transaction sees this workspace's rows.
+
+    An operator's look is logged, unless it is one of many that belong to a look that was.
 
     Raises:
         SignInNeeded: Nobody is signed in.
@@ -157,7 +161,7 @@ def admit(request: Request, conn: Connection[Any], workspace_id: str, *, write: 
         raise Forbidden("Only the owner can change this.")
     if role == STAFF and not access.may_read(conn, workspace_id, viewer.subject):
         raise Forbidden
-    if role == OPERATOR:
+    if role == OPERATOR and logged:
         access.log_look(conn, workspace_id, viewer.subject, request.url.path[:1000])
     return viewer
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
 from starlette.responses import RedirectResponse, Response
 
-from taximeter_dashboard import contents, filters, listing, panels, receipts, times
+from taximeter_dashboard import contents, exporting, filters, listing, panels, receipts, times
 from taximeter_dashboard.errors import NotFound
 from taximeter_dashboard.house import CurrentHouse, House, admit, viewer_of
 from taximeter_dashboard.listing import Sort
@@ -70,7 +70,7 @@ def list_workspaces(
             return RedirectResponse(f"{base(request)}/workspaces/{among[0]}", 303)
         found = summary.glances(conn, among, after, WORKSPACES_A_PAGE + 1)
         if viewer.role(EVERY_WORKSPACE) == OPERATOR:
-            scope.enter(conn, EVERY_WORKSPACE)
+            scope.enter(conn, EVERY_WORKSPACE)  # no workspace has this id: it opens the log of looks and no rows
             access.log_look(conn, EVERY_WORKSPACE, viewer.subject, request.url.path[:1000])
     more = found[WORKSPACES_A_PAGE - 1].workspace_id if len(found) > WORKSPACES_A_PAGE else None
     return render(request, "workspaces.html", workspaces=found[:WORKSPACES_A_PAGE], more=more, viewer=viewer)
@@ -107,6 +107,9 @@ def show_usages(
         else:
             context["place"], listed = listing.by_page(conn, listing.USAGES, found, sort, page, upto)
         context["lines"] = panels.with_excerpts(conn, house, workspace_id, listed)
+        matched = context["matched"]
+        counted, more = (matched.totals.usages, matched.totals.more) if matched else (found.usage_count, False)
+        context["export"] = exporting.expect("usages", listed, counted, query=asked.query, more=more)
         if found.usage_count and not wants_part(request):
             rollups.follow(conn, workspace_id, 1_000)
             context["tools"], context["models"] = filtered.names(conn, workspace_id)
@@ -177,6 +180,7 @@ def show_payments(
             found=found,
             lines=lines,
             place=place,
+            export=exporting.expect("payments", lines, found.payment_count),
             decimals=panels.decimals_max([row.amount for row in lines]),
             decimals_after=panels.decimals_max([row.balance_after for row in lines]),
         )

@@ -22,6 +22,8 @@ from taximeter_db import money
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FOLDER = files(__package__).joinpath("static")
 _FILES: Final = {file.name: file.read_bytes() for file in _FOLDER.iterdir() if file.name.rpartition(".")[2] in _TYPES}
+# Several files to read, one to fetch: each further request would hold up the first picture.
+_FILES["app.css"] += b"".join(_FILES.pop(name) for name in ("charts.css", "details.css", "widths.css"))
 
 
 def _digest(data: bytes) -> str:

@@ -129,6 +129,7 @@ def signed_out(request: Request, house: CurrentHouse) -> Response:
         title="Signed out",
         detail="You are signed out.",
         retry=False,
+        number=None,
         action=(end, "Sign out there, too") if end else sign_in_action(request, house, ""),
     )
 

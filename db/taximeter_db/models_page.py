@@ -145,3 +145,25 @@ class UsedSignIn(Base):
 
     code: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     expires_at: Mapped[dt.datetime] = mapped_column(Time)
+
+
+class Export(Base):
+    """An export of a workspace's log: its progress, and afterwards who took what. `rows_total` is null where unknown.
+
+    `ticket` is what the page that began it asks by; `filter` the address's query.
+    """
+
+    __tablename__ = "exports"
+    __table_args__ = (CheckConstraint("state IN ('running', 'done', 'cancelled', 'failed')", name="state"),)
+
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    ticket: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    log: Mapped[str] = mapped_column(Text)
+    format: Mapped[str] = mapped_column(Text)
+    filter: Mapped[str] = mapped_column(Text)
+    begun_by: Mapped[str] = mapped_column(Text)
+    begun_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("clock_timestamp()"))
+    moved_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("clock_timestamp()"))
+    rows_total: Mapped[int | None] = mapped_column(BigInteger)
+    rows_done: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    state: Mapped[str] = mapped_column(Text, server_default=text("'running'"))

@@ -26,7 +26,7 @@ _SORT_IDS = statement("sort_ids")
 _BEHIND = """
 SELECT w.workspace_id FROM taximeter.workspaces AS w
 LEFT JOIN taximeter.rollup_progress AS p USING (workspace_id)
-WHERE w.usage_count > coalesce(p.seq, 0) LIMIT %s
+WHERE w.usage_count > coalesce(p.seq, 0) ORDER BY w.usage_count - coalesce(p.seq, 0) DESC LIMIT %s
 """
 _LOCK = """
 SELECT p.seq, w.usage_count FROM taximeter.rollup_progress AS p JOIN taximeter.workspaces AS w USING (workspace_id)
@@ -39,7 +39,7 @@ LEFT JOIN taximeter.rollup_progress AS p USING (workspace_id) WHERE w.workspace_
 
 
 def behind(conn: Connection[Any], limit: int = 500) -> list[str]:
-    """Workspaces whose rollups lag behind their logs."""
+    """Workspaces whose rollups lag behind their logs, those that lag most first."""
     return [row[0] for row in conn.execute(_BEHIND, [limit])]
 
 

@@ -87,6 +87,7 @@ def test_tables_show_sides_and_figures():
 def measured() -> dict:
     narrow = {"producer": 9.0, "broker": 1.5, "worker": 7.0, "postgresql": 10.0, "valkey": 1.0}
     turn = {"events_per_second": 40_000.0, "cpu_us_per_event": narrow, "wal_bytes_per_event": 600.0}
+    turn["stored_bytes_per_event"] = 450.0
     made = Result(sides={"narrow": [turn]}, figures={"narrow/floor": Spread(160, 150, 170)}, notes=["made up"])
     return {
         "machine": {

@@ -18,7 +18,7 @@ from servers.databases import drop_database, make_database, migrated_template
 from taximeter_dashboard.app import create_app
 from taximeter_db import connect, ledger
 
-NAMES = ["summary", "enabled", "usages", "usages/{event_id}", "payments", "status-changes", "analysis"]
+NAMES = ["summary", "enabled", "usages", "usages/{event_id}", "payments", "status-changes", "analysis", "export"]
 QUICK = settings(
     max_examples=int(os.environ.get("TAXIMETER_TEST_EXAMPLES", "12")),
     derandomize=True,

@@ -44,6 +44,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "workspace_changes": {"dashboard": ADD},
     "workspace_readers": {"dashboard": f"{ADD} DELETE"},
     "operator_looks": {"dashboard": "INSERT"},
+    "exports": {"dashboard": f"{ADD} UPDATE(moved_at,rows_done,state)"},
     "used_sign_ins": {"dashboard": f"{ADD} DELETE"},
     "price_revisions": {"worker": "SELECT", "dashboard": "SELECT"},
     "price_entries": {"worker": "SELECT", "dashboard": "SELECT"},

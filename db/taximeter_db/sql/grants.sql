@@ -41,6 +41,7 @@ GRANT SELECT, INSERT ON taximeter.usage_names, taximeter.usage_id_pages TO taxim
 GRANT SELECT, INSERT ON taximeter.workspace_changes, taximeter.status_changes TO taximeter_dashboard;
 GRANT SELECT, INSERT, DELETE ON taximeter.workspace_readers TO taximeter_dashboard;
 GRANT INSERT ON taximeter.operator_looks TO taximeter_dashboard;
+GRANT SELECT, INSERT, UPDATE (moved_at, rows_done, state) ON taximeter.exports TO taximeter_dashboard;
 GRANT SELECT, INSERT, DELETE ON taximeter.used_sign_ins TO taximeter_dashboard;
 GRANT SELECT, INSERT, UPDATE ON taximeter.stale_flags TO taximeter_dashboard;
 GRANT SELECT ON taximeter.ledger_state, taximeter.price_revisions, taximeter.price_entries, taximeter.price_aliases,
