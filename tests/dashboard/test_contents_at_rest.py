@@ -1,4 +1,4 @@
-"""The page opens what is stored encrypted, as a user of the database with no more than the dashboard's rights."""
+"""The page opens what is stored encrypted, and says so where it cannot."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def masters() -> master_keys.MasterKeys:
     return master_keys.parse(master_keys.new())
 
 
-def browser(role_url, masters) -> TestClient:
-    settings = make_settings(role_url("dashboard"))
+def browser(database_url, masters) -> TestClient:
+    settings = make_settings(database_url)
     client = TestClient(create_app(settings, masters=masters), base_url="http://dash.example")
     client.cookies.set("taximeter_session", Keys(settings).session(Viewer("o", "Owner", {EVERY_WORKSPACE: OWNER})))
     client.headers["sec-fetch-site"] = "same-origin"
     return client
 
 
-def test_contents_are_shown_and_then_said_to_be_erased(conn, role_url, masters):
+def test_contents_are_shown_and_then_said_to_be_erased(conn, database_url, masters):
     usage = make_usage(event_id="e-1", payload=CONTENTS)
     ledger.book(conn, [usage], sealer=Sealer(masters))
-    client = browser(role_url, masters)
+    client = browser(database_url, masters)
     assert "what is a taxi?" in client.get("/workspaces/acme").text
     assert "what is a taxi?" in client.get(DETAILS).text
     assert client.get(f"{DETAILS}/contents.json").content == CONTENTS
     assert CONTENTS in client.get("/api/v1/workspaces/acme/usages/e-1").content
-    keyless = browser(role_url, None)
+    keyless = browser(database_url, None)
     assert "the key to them is not at hand" in keyless.get(DETAILS).text
     assert keyless.get("/workspaces/acme").status_code == 200
     assert keyless.get(f"{DETAILS}/contents.json").status_code == 404
