@@ -37,7 +37,7 @@ def test_contents_are_shown_and_then_said_to_be_erased(conn, database_url, maste
     assert client.get(f"{DETAILS}/contents.json").content == CONTENTS
     assert CONTENTS in client.get("/api/v1/workspaces/acme/usages/e-1").content
     keyless = browser(database_url, None)
-    assert "the key to them is not at hand" in keyless.get(DETAILS).text
+    assert "their key is not at hand" in keyless.get(DETAILS).text
     assert keyless.get("/workspaces/acme").status_code == 200
     assert keyless.get(f"{DETAILS}/contents.json").status_code == 404
 
