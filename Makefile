@@ -46,8 +46,8 @@ bench: install  ## the short benchmarks
 images: install  ## take the pictures of docs/images (needs Chromium)
 	@$(BIN)/python -m benchmarks.pictures
 
-soak: install  ## the long fault runs
-	@$(BIN)/python -m pytest -m soak -n 0 --timeout 7200 $(PYTEST_ARGS)
+soak: install  ## the long fault runs (make soak SEED=… EVENTS=… FAULTS=… RATE=… PYTEST_ARGS="-k …")
+	@$(BIN)/python -m pytest -m soak -n 0 -s --timeout 7200 $(PYTEST_ARGS)
 
 lock:  ## pin every dependency by hash (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11 --extra all --group dev pyproject.toml -o requirements-dev.txt

@@ -7,7 +7,6 @@ minimum. A spinning check sees the flip as soon as it is there.
 from __future__ import annotations
 
 import json
-import statistics
 import threading
 import time
 import uuid
@@ -16,7 +15,10 @@ from typing import Any
 
 import kombu
 
+from benchmarks.results import Result
+from benchmarks.sides import check
 from benchmarks.stack import Stack, running_stack
+from benchmarks.stats import in_turns, percentile
 from taximeter import Meter, names
 from taximeter_db import connect, ledger
 
@@ -63,22 +65,44 @@ def _publish(url: str, count: int, per_second: float, published: deque[tuple[str
             channel.basic_publish(message, exchange=names.EXCHANGE, routing_key=names.USAGE_ROUTING_KEY)
 
 
-def measure(stack: Stack, name: str, per_second: float, count: int) -> dict[str, Any]:
+def measure(stack: Stack, per_second: float, count: int) -> dict[str, Any]:
     """Milliseconds from publication to enabled() false, over `count` flips."""
-    environment = stack.fresh(name)
-    workers = stack.workers(1, environment)
+    environment = stack.fresh(f"flip_{time.monotonic_ns()}")
     with connect.booking_connection(environment["TAXIMETER_DATABASE_URL"]) as conn:
         ledger.book(conn, [], _payments(count))
-    published: deque[tuple[str, float]] = deque()
+    workers = stack.workers(1, environment)
     meter = Meter(redis_url=environment["TAXIMETER_REDIS_URL"])
     for number in range(count):  # every answer is in the process before the first event
         assert meter.enabled(f"flip-{number:06d}")
+    published: deque[tuple[str, float]] = deque()
     sender = threading.Thread(target=_publish, args=(environment["TAXIMETER_BROKER_URL"], count, per_second, published))
+    cpu = stack.cpu_meter(worker=workers)
     sender.start()
+    milliseconds = _watch(meter, published, count, count / per_second + 60)
+    used = cpu.used()
+    sender.join()
+    meter.close()
+    stack.end(*workers)
+    with connect.connection(environment["TAXIMETER_DATABASE_URL"]) as conn:
+        check(conn, count)
+    stack.drop(environment)
+    return {
+        "events": count,
+        "p50_ms": percentile(milliseconds, 50),
+        "p99_ms": percentile(milliseconds, 99),
+        "max_ms": max(milliseconds),
+        "cpu_us_per_event": {role: seconds / count * 1e6 for role, seconds in used.items()},
+    }
+
+
+def _watch(meter: Meter, published: deque[tuple[str, float]], count: int, seconds: float) -> list[float]:
+    """Ask for every workspace that was published for until it is switched off."""
     waiting: list[tuple[str, float]] = []
     milliseconds: list[float] = []
-    deadline = time.monotonic() + count / per_second + 60
-    while len(milliseconds) < count and time.monotonic() < deadline:
+    deadline = time.monotonic() + seconds
+    while len(milliseconds) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{count - len(milliseconds)} flips were never seen")
         while published:
             waiting.append(published.popleft())
         still = []
@@ -89,25 +113,21 @@ def measure(stack: Stack, name: str, per_second: float, count: int) -> dict[str,
                 milliseconds.append((time.monotonic() - sent) * 1000)
         waiting = still
         time.sleep(0.0002)
-    sender.join()
-    meter.close()
-    stack.end(*workers)
-    assert len(milliseconds) == count, f"{count - len(milliseconds)} flips were never seen"
-    cuts = statistics.quantiles(milliseconds, n=100)
-    return {
-        "per_second": per_second,
-        "flips": count,
-        "p50_ms": cuts[49],
-        "p99_ms": cuts[98],
-        "max_ms": max(milliseconds),
-    }
+    return milliseconds
 
 
-def run(*, full: bool) -> dict[str, Any]:
-    seconds = 30 if full else 8
+def run(form: str) -> Result:
+    """Both rates in turns, three times."""
+    seconds = {"short": 5, "full": 20, "smoke": 0.2}[form]
     with running_stack() as stack:
-        print("  flips at 500/s", flush=True)
-        slow = measure(stack, "flip_500", 500, 500 * seconds)
-        print("  flips at 2,000/s", flush=True)
-        fast = measure(stack, "flip_2000", 2_000, 2_000 * seconds)
-    return {"results": [slow, fast]}
+        sides = in_turns(
+            1 if form == "smoke" else 3,
+            {
+                f"{rate:,}/s": lambda _, rate=rate: measure(stack, rate, int(rate * seconds))  # type: ignore[misc]
+                for rate in (500, 2_000)
+            },
+        )
+    result = Result(sides=sides)
+    for side in sides:
+        result.take(f"flip {side}", side, "p99_ms")
+    return result

@@ -1,97 +1,67 @@
-"""The floor: what everyone writes first. One Celery task per event, a session, two statements, a commit, a SET."""
+"""The floor, timed: one Celery task per event (`benchmarks.floor_tasks`), with as many worker processes as ours."""
 
 from __future__ import annotations
 
 import datetime as dt
 import os
+import time
 import uuid
-from decimal import Decimal
+from typing import Any
 
-import redis
-from celery import Celery
-from sqlalchemy import DateTime, Numeric, Text, Uuid, create_engine, update
-from sqlalchemy.dialects.postgresql import JSONB, insert
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from benchmarks.load import Load
+from benchmarks.stack import Stack, wait_for
+from taximeter_db import connect
 
-app = Celery("floor", broker=os.environ.get("TAXIMETER_BROKER_URL"))
-app.conf.update(task_ignore_result=True, worker_prefetch_multiplier=8, task_default_queue="floor")
+_BOOKED = "SELECT count(*) FROM floor_usages"
 
 
-class Base(DeclarativeBase):
-    pass
+def floor(stack: Stack, load: Load, workers: int = 2) -> dict[str, Any]:
+    """Send the load as tasks and wait until the last one is committed."""
+    environment = stack.fresh(f"floor_{time.monotonic_ns()}")
+    os.environ.update(environment)
+    from benchmarks import floor_tasks as tasks
 
-
-class FloorUsage(Base):
-    __tablename__ = "floor_usages"
-    event_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
-    workspace_id: Mapped[str] = mapped_column(Text, index=True)
-    tool: Mapped[str] = mapped_column(Text)
-    model: Mapped[str] = mapped_column(Text)
-    quantities: Mapped[dict[str, int]] = mapped_column(JSONB)
-    cost: Mapped[Decimal] = mapped_column(Numeric(27, 12))
-    occurred_at: Mapped[dt.datetime] = mapped_column(DateTime(timezone=True))
-
-
-class FloorBalance(Base):
-    __tablename__ = "floor_balances"
-    workspace_id: Mapped[str] = mapped_column(Text, primary_key=True)
-    balance: Mapped[Decimal] = mapped_column(Numeric(27, 12), default=0)
-
-
-_engine = None
-_redis = None
-
-
-def engine():
-    """One engine a process, made after the fork."""
-    global _engine  # noqa: PLW0603
-    if _engine is None:
-        url = os.environ["TAXIMETER_DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://", 1)
-        _engine = create_engine(url)
-    return _engine
-
-
-def cache():
-    global _redis  # noqa: PLW0603
-    if _redis is None:
-        _redis = redis.Redis.from_url(os.environ["TAXIMETER_REDIS_URL"])
-    return _redis
-
-
-@app.task(acks_late=True)
-def record_usage(event: dict) -> None:
-    quantities = event["quantities"]
-    cost = quantities["input_tokens"] * Decimal("0.0000025") + quantities["output_tokens"] * Decimal("0.00001")
-    with Session(engine()) as session:
-        inserted = session.execute(
-            insert(FloorUsage)
-            .values(
-                event_id=uuid.UUID(event["id"]),
-                workspace_id=event["workspace"],
-                tool=event["tool"],
-                model=event["model"],
-                quantities=quantities,
-                cost=cost,
-                occurred_at=dt.datetime.fromisoformat(event["time"]),
-            )
-            .on_conflict_do_nothing()
-        )
-        if inserted.rowcount:
-            balance = session.execute(
-                update(FloorBalance)
-                .where(FloorBalance.workspace_id == event["workspace"])
-                .values(balance=FloorBalance.balance - cost)
-                .returning(FloorBalance.balance)
-            ).scalar_one()
-            session.commit()
-            cache().set(f"floor:{event['workspace']}", "1" if balance >= Decimal("-0.12") else "0")
-
-
-def prepare(workspaces: int) -> None:
-    """Create the tables and the balances."""
-    Base.metadata.create_all(engine())
-    with Session(engine()) as session:
-        session.execute(
-            insert(FloorBalance), [{"workspace_id": f"ws-{n:06d}", "balance": 10**6} for n in range(workspaces)]
-        )
-        session.commit()
+    tasks.forget_connections()
+    tasks.app.conf.broker_url = environment["TAXIMETER_BROKER_URL"]
+    tasks.prepare(load.workspaces)
+    celery = ["-m", "celery", "-A", "benchmarks.floor_tasks", "worker", "-c", str(workers), "--loglevel", "WARNING"]
+    worker = stack.spawn([*celery, "-Q", "floor"], environment, "floor.log")
+    now = dt.datetime.now(dt.UTC).isoformat()
+    quantities = {"input_tokens": 1200, "output_tokens": 300}
+    events = [
+        {
+            "id": str(uuid.uuid4()),
+            "workspace": name,
+            "tool": "chat",
+            "model": "gpt-4o",
+            "quantities": quantities,
+            "time": now,
+        }
+        for name in load.workspace_ids()
+    ]
+    with (
+        tasks.app.connection_for_write() as connection,
+        connect.connection(environment["TAXIMETER_DATABASE_URL"]) as conn,
+    ):
+        tasks.record_usage.apply_async((dict(events[0], id=str(uuid.uuid4())),), connection=connection)
+        wait_for(lambda: conn.execute(_BOOKED).fetchone()[0] == 1, 60, "the floor's worker")
+        stack.checkpoint()
+        wal, cpu = stack.wal_position(), stack.cpu_meter(worker=[worker])
+        own = time.process_time()
+        start = time.monotonic()
+        for event in events:
+            tasks.record_usage.apply_async((event,), connection=connection)
+        own = time.process_time() - own
+        wait_for(lambda: conn.execute(_BOOKED).fetchone()[0] == load.events + 1, 600, "the floor")
+        seconds = time.monotonic() - start
+        used = {"producer": own, **cpu.used()}
+        wal = stack.wal_position() - wal
+    tasks.engine().dispose()
+    stack.end(worker)
+    stack.drop(environment)
+    return {
+        "events": load.events,
+        "events_per_second": load.events / seconds,
+        "cpu_us_per_event": {role: value / load.events * 1e6 for role, value in used.items()},
+        "wal_bytes_per_event": wal / load.events,
+    }

@@ -76,8 +76,8 @@ INSERT INTO taximeter.usages (seq, entry, price_version, occurred_at, recorded_a
 SELECT seq, seq + 1, 1, at, at, {_COST}, %(paid)s - ({_SPENT}), workspace_id, key::text,
        (ARRAY['chat', 'search', 'summaries', 'images'])[1 + seq % 4], 'openai',
        (ARRAY['gpt-4o', 'gpt-4o-mini', 'o3'])[1 + seq % 3],
-       CASE WHEN seq % 8 = 0 THEN '{{"input_tokens": 12000, "output_tokens": 3000}}'::jsonb
-            ELSE '{{"input_tokens": 1200, "output_tokens": 300}}'::jsonb END
+       CASE WHEN seq % 8 = 0 THEN '{{"input_tokens": 12000, "output_tokens": 3000}}'::json
+            ELSE '{{"input_tokens": 1200, "output_tokens": 300}}'::json END
 FROM made
 """
 _WORKSPACES = f"""
@@ -89,7 +89,7 @@ WITH counted AS (
     INSERT INTO taximeter.payments (workspace_id, payment_id, seq, entry, kind, amount, balance_after, fingerprint,
                                     occurred_at, recorded_at)
     SELECT workspace_id, 'first', 1, 1, 'top_up', %(paid)s, %(paid)s, md5(workspace_id)::uuid,
-           %(until)s - make_interval(secs => %(seconds)s), %(until)s - make_interval(secs => %(seconds)s)
+           %(until)s - make_interval(secs => %(seconds)s + 1), %(until)s - make_interval(secs => %(seconds)s + 1)
     FROM counted
 )
 INSERT INTO taximeter.workspaces (workspace_id, balance, usage_cost, payment_total, usage_count, payment_count, version)
@@ -128,6 +128,8 @@ def fill(url: str, shape: Shape, progress: Callable[[int], object] = int, connec
             done += written
             progress(done)
     with connect.connection(url) as conn:
+        # The generated usages bear no link; what is booked after them begins a chain.
+        conn.execute("SELECT taximeter.start_chains()")
         # Not only statistics: hint bits and visibility are set here and not by whoever reads first.
         conn.execute("VACUUM (ANALYZE)")
 
@@ -189,6 +191,15 @@ def roll_up(url: str, shape: Shape) -> None:
             while reached < count:
                 reached, count = rollups.advance(conn, shape.workspace_id(number), run_max=1_000_000)
         conn.execute("ANALYZE taximeter.usage_rollups")
+
+
+def leave_rollups(url: str) -> None:
+    """Have the workers roll up what is booked from now on, and not millions of usages while something else is measured."""
+    with connect.connection(url) as conn:
+        conn.execute(
+            "INSERT INTO taximeter.rollup_progress (workspace_id, seq) "
+            "SELECT workspace_id, usage_count FROM taximeter.workspaces ON CONFLICT DO NOTHING"
+        )
 
 
 def main() -> None:

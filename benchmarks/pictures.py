@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import random
 import shutil
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvicorn
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from taximeter_cli import demo
+from taximeter_cli.demo_history import Past
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.receipts import Receipts
 from taximeter_dashboard.app import create_app
@@ -28,11 +31,12 @@ from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 from taximeter_db import connect, migrate, workspaces
 from taximeter_db.events import Policy
-from taximeter_worker.pricing import seed
+from taximeter_worker.pricing import load_book, seed
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ZONE = "Europe/Riga"
+COLORS = 256
 
 
 class Shot(NamedTuple):
@@ -47,7 +51,6 @@ class Shot(NamedTuple):
 
 
 WIDE = [
-    ("usages", "harbor-books"),
     ("usages-filtered", "harbor-books/usages?tool=chat&model=gpt-4o"),
     ("usages-no-match", "harbor-books/usages?tool=chat&least=1.00"),
     ("payments", "pocket-studio/payments"),
@@ -56,6 +59,8 @@ WIDE = [
     ("balance-history", "pocket-studio/analysis"),
     ("settings", "harbor-books/settings"),
     ("new-workspace", "quiet-harbor"),
+    ("low", "little-press"),
+    ("insufficient", "night-garden"),
 ]
 
 
@@ -69,6 +74,7 @@ class Site:
             dashboard_credit_url="https://example.com/credit/{workspace}",
             dashboard_minimum_from="-5",
         )
+        self.lose_database: Callable[[], object] = int
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -106,7 +112,10 @@ def running_site() -> Iterator[Site]:
         with connect.booking_connection(server.url()) as conn:
             demo.past(conn, Policy(), dt.datetime.now(dt.UTC))
             workspaces.set_limits(conn, "quiet-harbor")
+            run_down(conn, "little-press", "low")
+            run_down(conn, "night-garden", "insufficient")
         site = Site(server.url())
+        site.lose_database = lambda: server.stop("immediate")
         yield site
         site.stop()
     finally:
@@ -114,14 +123,25 @@ def running_site() -> Iterator[Site]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def run_down(conn: Any, workspace: str, status: str) -> None:
+    """Give a workspace a little credit and let it use that up, until its status is the one asked for."""
+    past = Past(conn, load_book(conn), demo.anything, Policy(), random.Random(3))
+    moment = dt.datetime.now(dt.UTC)
+    past.pay(moment, workspace, "0.25", "five of them for a start")
+    while past.states[workspace].status != status:
+        past.use(moment, [workspace])
+
+
 def shots() -> list[Shot]:
-    """All of them."""
+    """All of them; the last ones are taken without a database."""
     made = [Shot(f"{name}-{scheme}", path, scheme=scheme) for name, path in WIDE for scheme in ("light", "dark")]
     made += [Shot(f"details-{scheme}", "harbor-books", scheme=scheme, act="details") for scheme in ("light", "dark")]
-    phone = [("usages", "harbor-books", ""), ("details", "harbor-books", "details"), ("low", "pocket-studio", "")]
+    made += [Shot(f"ai-tracking-{scheme}", "harbor-books", scheme=scheme) for scheme in ("light", "dark")]
+    phone = [("usages", "harbor-books", ""), ("details", "harbor-books", "details"), ("low", "little-press", "")]
     phone += [("analysis", "lumen-labs/analysis", ""), ("settings", "harbor-books/settings", "")]
     made += [Shot(f"phone-{name}-light", path, 390, act=act) for name, path, act in phone]
-    return made + [Shot(f"phone-{name}-dark", path, 390, "dark", act) for name, path, act in phone[:2]]
+    made += [Shot(f"phone-{name}-dark", path, 390, "dark", act) for name, path, act in phone[:2]]
+    return [*made, Shot("error-light", "harbor-books", act="error")]
 
 
 def take(browser: Browser, site: Site, shot: Shot, folder: Path) -> Path:
@@ -131,21 +151,29 @@ def take(browser: Browser, site: Site, shot: Shot, folder: Path) -> Path:
         color_scheme=shot.scheme,  # type: ignore[arg-type]
         timezone_id=ZONE,
         locale="en-GB",
-        device_scale_factor=1 if shot.width > 700 else 2,
+        device_scale_factor=1 if shot.width > 700 else 1.5,
     )
     context.add_cookies(site.cookies())
     page = context.new_page()
     page.goto(f"{site.url}/workspaces/{shot.path}")
     page.locator("#live[data-state=live]").wait_for(state="attached")
-    act(page, shot.act)
+    act(page, site, shot.act)
     path = folder / f"{shot.name}.png"
-    page.screenshot(path=path, full_page=not shot.act, animations="disabled")
+    page.screenshot(path=path, full_page="analysis" in shot.path, animations="disabled")
     context.close()
+    with Image.open(path) as picture:
+        few = picture.convert("RGB").quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     return path
 
 
-def act(page: Page, what: str) -> None:
+def act(page: Page, site: Site, what: str) -> None:
     """What is done before the picture is taken."""
+    if what == "error":
+        page.locator("#live").click()
+        site.lose_database()
+        page.locator("#tab-payments").click()
+        page.locator("#retry").wait_for()
     if what == "details":
         page.locator("tbody a[data-details]").first.click()
         page.locator("#details-title").wait_for()

@@ -83,6 +83,14 @@ class Proxy:
         self._swallow = needle
         return self._swallowed
 
+    def forget_reply(self) -> None:
+        """Take back a ``drop_reply`` that has not happened."""
+        self._swallow = None
+
+    def retarget(self, host: str, port: int) -> None:
+        """Forward new connections to another address: a server that was started again may have another port."""
+        self._target = (host, port)
+
     def close(self) -> None:
         """Stop accepting and forwarding."""
         self._closed = True

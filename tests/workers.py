@@ -162,7 +162,7 @@ class WorkerProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "taximeter_worker", "worker", *self.options],
-                env={**self._environment, **more},
+                env={"PYTHONFAULTHANDLER": "1", **self._environment, **more},
                 stdout=log,
                 stderr=log,
             )
@@ -194,9 +194,14 @@ class WorkerProcess:
         return self.process.wait(seconds)
 
     def stop(self, seconds: float = 30.0) -> int:
-        """SIGTERM; returns the exit code."""
+        """SIGTERM; returns the exit code. One that does not end writes the stacks of its threads to its log."""
         self.signal(signal.SIGTERM)
-        return self.wait(seconds)
+        try:
+            return self.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGABRT)
+            self.wait(10)
+            raise AssertionError(f"it does not end on SIGTERM:\n{self.text()[-20000:]}") from None
 
     def metrics(self) -> dict[str, float]:
         """Samples of /metrics by name and labels as they are written."""

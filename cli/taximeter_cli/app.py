@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from taximeter_cli import dashboard, instance, prices, publish, quarantine, upkeep, workspaces
+from taximeter_cli import audit, dashboard, instance, prices, publish, quarantine, upkeep, workspaces
 from taximeter_cli.console import clean, note
 
 app = typer.Typer(
@@ -31,7 +31,8 @@ app.command("publish")(publish.publish)
 app.add_typer(prices.app, name="prices")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(upkeep.flags, name="flags")
-app.command("verify")(upkeep.verify)
+app.command("verify")(audit.verify)
+app.command("checkpoint")(audit.checkpoint)
 
 _SENTENCES: dict[tuple[str, str], str] = {
     ("taximeter_cli.errors", "CliError"): "{error}",

@@ -149,9 +149,14 @@ def price_pictures(database_url: str) -> None:
         set_price(conn, price)
 
 
+def anything(chance: random.Random) -> Usage:
+    """A use of some tool."""
+    return chance.choices(*_WEIGHTED)[0](chance)
+
+
 def past(conn: Connection[Any], policy: Policy, now: dt.datetime) -> list[WorkspaceState]:
     """Give the workspaces their weeks of history; an empty list if they have one."""
-    return demo_history.fill(conn, HABITS, lambda chance: chance.choices(*_WEIGHTED)[0](chance), policy, now)
+    return demo_history.fill(conn, HABITS, anything, policy, now)
 
 
 def remember(database_url: str) -> None:
@@ -169,7 +174,7 @@ def trickle(meter: Meter, settings: Settings, ended: threading.Event) -> None:
     while not ended.wait(chance.expovariate(EVENTS_PER_SECOND)):
         (workspace,) = chance.choices(names, shares)
         if meter.enabled(workspace):
-            usage = chance.choices(*_WEIGHTED)[0](chance)
+            usage = anything(chance)
             meter.record(workspace, **usage._asdict(), metadata={"user": f"u-{chance.randint(1, 40)}"})
         elif workspace != FRUGAL:
             pay(settings, workspace, WORKSPACES[workspace][0], f"demo-{time.time_ns()}", "automatic top-up")

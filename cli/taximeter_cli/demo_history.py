@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -30,14 +30,19 @@ _SET_CLOCK: Final = """
 CREATE SCHEMA taximeter_demo;
 CREATE FUNCTION taximeter_demo.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
     AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
+CREATE FUNCTION taximeter_demo.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
+    AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
 CREATE FUNCTION taximeter_demo.now() RETURNS timestamptz LANGUAGE sql STABLE
     AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
 ALTER TABLE taximeter.usage_keys ALTER COLUMN booked_at SET DEFAULT taximeter_demo.now();
+-- recorded_at never lies before updated_at
+ALTER TABLE taximeter.workspaces ALTER COLUMN updated_at SET DEFAULT taximeter_demo.now();
 SET LOCAL search_path = taximeter_demo, taximeter, pg_catalog;
 """
 _END_CLOCK: Final = """
 SET LOCAL search_path = taximeter, pg_catalog;
 ALTER TABLE taximeter.usage_keys ALTER COLUMN booked_at SET DEFAULT pg_catalog.now();
+ALTER TABLE taximeter.workspaces ALTER COLUMN updated_at SET DEFAULT pg_catalog.now();
 DROP SCHEMA taximeter_demo CASCADE;
 """
 # What taximeter.ensure_partitions does ahead, for the time before.
@@ -73,7 +78,22 @@ class Habit(NamedTuple):
     refill_at: int | None = None
 
 
+class Extra(NamedTuple):
+    """A payment beside the top-ups: after which part of the time, to which workspace of the list, what and why."""
+
+    after: float
+    place: int
+    amount: str
+    kind: str
+    note: str
+
+
 Make = Callable[[random.Random], Any]
+_EXTRAS: Final = (
+    Extra(0.2, 0, "5.00", "promo", "five dollars to try it out"),
+    Extra(0.5, 1, "2.50", "refund", "a letter that was summarised twice"),
+    Extra(0.8, 0, "-1.25", "adjustment", "the promo was counted twice"),
+)
 
 
 def fill(
@@ -102,7 +122,7 @@ def fill(
     """
     if ledger.read_states(conn, habits):
         return []
-    past = _Past(conn, load_book(conn), make, policy, random.Random(seed))  # noqa: S311 - invents, protects nothing
+    past = Past(conn, load_book(conn), make, policy, random.Random(seed))  # noqa: S311 - invents, protects nothing
     start = (now - dt.timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
     with conn.transaction():
         conn.execute("SELECT set_config('taximeter_demo.since', %s, true)", [start.isoformat()])
@@ -111,7 +131,11 @@ def fill(
         conn.execute("UPDATE taximeter.ledger_state SET status_changes_since = %s", [start])
         for name, habit in habits.items():
             past.pay(start, name, habit.first, "the first top-up of the demonstration", f"demo-first-{name}")
+        extras = list(_EXTRAS)
         for begin, width in _steps(start, now):
+            while extras and begin >= start + dt.timedelta(days=days) * extras[0].after:
+                extra = extras.pop(0)
+                past.pay(begin, list(habits)[extra.place], extra.amount, extra.note, kind=extra.kind)
             past.live(begin, width, habits)
         conn.execute(_END_CLOCK, prepare=False)
     for name in habits:
@@ -130,7 +154,7 @@ def _steps(start: dt.datetime, now: dt.datetime) -> Iterator[tuple[dt.datetime, 
         start += width
 
 
-class _Past:
+class Past:
     """Books step by step, and remembers who is off and since when."""
 
     def __init__(
@@ -141,11 +165,21 @@ class _Past:
         self._off_since: dict[str, dt.datetime] = {}
         self._owed: dict[str, float] = {}
 
-    def pay(self, moment: dt.datetime, workspace: str, amount: str, note: str, payment_id: str | None = None) -> None:
+    def pay(
+        self,
+        moment: dt.datetime,
+        workspace: str,
+        amount: str,
+        note: str,
+        payment_id: str | None = None,
+        kind: str = "top_up",
+    ) -> None:
         """Book a payment at a moment."""
-        payment_id = payment_id or f"demo-{workspace}-{moment:%Y%m%d%H%M}"
-        reference = None if payment_id.startswith("demo-first") else f"pi_{self._chance.getrandbits(48):012x}"
-        payment = payments.build(workspace, amount, payment_id, reference=reference, note=note)
+        payment_id = payment_id or f"demo-{workspace}-{kind}-{moment:%Y%m%d%H%M}"
+        # What the live demonstration would book again on its first start must be the same payment.
+        bare = kind != "top_up" or payment_id.startswith("demo-first")
+        reference = None if bare else f"pi_{self._chance.getrandbits(48):012x}"
+        payment = payments.build(workspace, amount, payment_id, kind, reference, note)
         payment.occurred_at = _microseconds(moment)
         self._set(moment)
         self._note(ledger.book(self._conn, (), [payment], policy=self._policy))
@@ -161,16 +195,21 @@ class _Past:
                 if begin - off >= _PAUSE * self._chance.uniform(0.3, 1.7):
                     self.pay(begin, name, habit.refill, "topped up after it ran out")
                     del self._off_since[name]
-        usages = []
         moment = begin + width * self._chance.random()
+        who: list[str] = []
         for name, habit in habits.items():
             if self.states[name].enabled:
-                usages += [self._usage(name, moment) for _ in range(self._count(name, habit, begin, width))]
-        if usages:
-            for refused in self._book.price_all(usages):
-                usages.remove(refused[0])
-            self._set(moment)
-            self._note(ledger.book(self._conn, usages, policy=self._policy))
+                who += [name] * self._count(name, habit, begin, width)
+        if who:
+            self.use(moment, who)
+
+    def use(self, moment: dt.datetime, workspaces: Sequence[str]) -> None:
+        """Book a usage at a moment for each workspace that is named, as often as it is."""
+        usages = [self._usage(name, moment) for name in workspaces]
+        for refused in self._book.price_all(usages):
+            usages.remove(refused[0])
+        self._set(moment)
+        self._note(ledger.book(self._conn, usages, policy=self._policy))
 
     def _count(self, name: str, habit: Habit, begin: dt.datetime, width: dt.timedelta) -> int:
         share = _BUSY_HOURS[begin.hour] / sum(_BUSY_HOURS) * (width / dt.timedelta(hours=1))

@@ -85,7 +85,7 @@ def publish(
     begun = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="taximeter-publish-") as spool,
-        Meter(broker_url=broker, spool=spool, source="/cli/publish") as meter,
+        Meter.from_env(broker_url=broker, redis_url=None, spool=spool, source="/cli/publish") as meter,
         console.bar("events", eventfiles.count_lines(file), quiet=json) as bar,
     ):
         events = 0

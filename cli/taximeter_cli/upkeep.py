@@ -1,4 +1,4 @@
-"""`taximeter worker`, `migrate`, `verify` and `flags rebuild`: parts and upkeep of an installation."""
+"""`taximeter worker`, `migrate` and `flags rebuild`: parts and upkeep of an installation."""
 
 from __future__ import annotations
 
@@ -60,28 +60,6 @@ def migrate(data_dir: DataDir = None, json: Json = False) -> None:
         console.say(f"The schema is up to date ({after}).")
     else:
         console.say(f"The schema is now {after} (before: {before or 'none'}).")
-
-
-def verify(data_dir: DataDir = None, json: Json = False) -> None:
-    """Recompute every balance from the log and compare; exit code 1 when something does not agree."""
-    from taximeter_cli import session
-    from taximeter_db import verify as audit
-
-    with session.database(data_dir) as conn, console.bar("workspaces", None, quiet=json) as bar:
-        report = audit.verify(conn, lambda so_far: bar.at(so_far.workspaces))
-    counts = {"workspaces": report.workspaces, "usages": report.usages, "payments": report.payments}
-    if json:
-        console.emit({"ok": report.ok, **counts, "faults": report.faults})
-    else:
-        for fault in report.faults:
-            console.say(f"WRONG  {fault.sentence}")
-        verdict = "Everything agrees" if report.ok else console.counted(len(report.faults), "fault")
-        console.say(
-            f"{verdict}: {console.counted(report.workspaces, 'workspace')}, {console.counted(report.usages, 'usage')},"
-            f" {console.counted(report.payments, 'payment')}."
-        )
-    if not report.ok:
-        raise typer.Exit(1)
 
 
 @flags.command("rebuild")

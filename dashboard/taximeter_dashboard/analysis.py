@@ -87,7 +87,7 @@ def analyse(
     where: zoneinfo.ZoneInfo,
 ) -> Analysis:
     """Read the rollups of a span and of the one before it."""
-    reached, count = rollups.advance(conn, workspace_id, _RUN_MAX)
+    reached, count = rollups.follow(conn, workspace_id, _RUN_MAX)
     unit: Any = SPANS[span][1]
     edges, edges_before = starts(now, where, span), starts(now, where, span, 1)
     first, earlier = _instant(edges[0], where), _instant(edges_before[0], where)

@@ -7,87 +7,183 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+_MOMENT = "2026-11-22T10:00:00.123000Z"
+_CURSOR = "pV3kZ8QyqkW1d0xNMjM"
+
 Amount = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]{1,12})?$", examples=["0.0007625"], description="USD, exact")]
 Status = Literal["sufficient", "low", "insufficient"]
+Moment = Annotated[dt.datetime, Field(examples=[_MOMENT])]
+Count = Annotated[int, Field(ge=0, examples=[1204])]
+Next = Annotated[
+    str | None, Field(description="Pass it as `cursor` for what follows; null at the end.", examples=[_CURSOR])
+]
 
 
 class SummaryDocument(BaseModel):
     """A workspace at a glance; payment_total - usage_cost = balance, to the last digit."""
 
     workspace_id: str = Field(examples=["acme"])
-    status: Status
-    enabled: bool
-    balance: Amount
-    minimum_balance: Amount
-    low_balance_threshold: Amount
-    remaining: Amount = Field(description="Balance minus minimum: what is left until AI stops. Negative once it has.")
-    usage_count: int
-    usage_cost: Amount
-    payment_count: int
-    payment_total: Amount
-    updated_at: dt.datetime | None
+    status: Status = Field(examples=["sufficient"])
+    enabled: bool = Field(examples=[True], description="Whether AI is enabled.")
+    balance: Amount = Field(examples=["12.8416972305"])
+    minimum_balance: Amount = Field(examples=["-0.12"])
+    low_balance_threshold: Amount = Field(examples=["0"])
+    remaining: Amount = Field(
+        description="Balance minus minimum: what is left until AI stops. Negative once it has.",
+        examples=["12.9616972305"],
+    )
+    usage_count: Count
+    usage_cost: Amount = Field(examples=["12.1583027695"])
+    payment_count: Count = Field(examples=[1])
+    payment_total: Amount = Field(examples=["25"])
+    updated_at: Moment | None
 
 
 class UsageDocument(BaseModel):
     """A booked usage."""
 
-    seq: int = Field(description="Number within the workspace, from 1 without a gap, in the order of booking.")
-    event_id: str
-    tool: str
-    provider: str | None
-    model: str | None
-    quantities: dict[str, float] = Field(examples=[{"input_tokens": 1200, "output_tokens": 300}])
-    cost: Amount
-    balance_after: Amount
-    occurred_at: dt.datetime
-    recorded_at: dt.datetime
-    price_version: int
-    estimated: bool = Field(description="Whether a policy for missing prices gave the price.")
+    seq: int = Field(
+        description="Number within the workspace, from 1 without a gap, in the order of booking.", examples=[1204]
+    )
+    event_id: str = Field(examples=["0199c7f2-6d0e-7a55-8f3c-2f4f8f0c9a11"])
+    tool: str = Field(examples=["chat"])
+    provider: str | None = Field(examples=["openai"])
+    model: str | None = Field(examples=["gpt-4o"])
+    quantities: dict[str, float] = Field(
+        examples=[{"input_tokens": 1200, "output_tokens": 300}],
+        description="Units used. Exact, with at most 6 decimals: read them as decimals.",
+    )
+    cost: Amount = Field(examples=["0.006"])
+    balance_after: Amount = Field(examples=["12.8416972305"])
+    occurred_at: Moment = Field(description="When it happened, as its producer says.")
+    recorded_at: Moment = Field(description="When it was booked.")
+    price_version: int = Field(examples=[3], description="Revision of the price book that gave the price.")
+    estimated: bool = Field(description="Whether a policy for missing prices gave the price.", examples=[False])
 
 
 class UsageDetailsDocument(UsageDocument):
     """A booked usage with all that is known of it."""
 
-    receipt: dict[str, Any] | None = Field(description="How the cost came about; null where it cannot be derived.")
-    contents: dict[str, Any] | None = Field(description="input, output and metadata, as far as given.")
+    receipt: dict[str, Any] | None = Field(
+        description="How the cost came about; null where it cannot be derived.",
+        examples=[
+            {
+                "lines": [
+                    {"unit": "input_tokens", "quantity": "1200", "amount": "2.50", "per": "1000000", "cost": "0.003"},
+                    {"unit": "output_tokens", "quantity": "300", "amount": "10", "per": "1000000", "cost": "0.003"},
+                ],
+                "exact": "0.006",
+                "rounding": "0",
+                "cost": "0.006",
+            }
+        ],
+    )
+    contents: dict[str, Any] | None = Field(
+        description="input, output and metadata, as far as given.",
+        examples=[{"input": "What is a taximeter?", "output": "An instrument.", "metadata": {"user": "u-17"}}],
+    )
 
 
 class PaymentDocument(BaseModel):
     """A booked payment."""
 
-    seq: int
-    payment_id: str
-    kind: Literal["top_up", "promo", "refund", "adjustment"]
-    amount: Amount
-    balance_after: Amount
-    transaction: dict[str, str] | None
-    note: str | None
-    occurred_at: dt.datetime
-    recorded_at: dt.datetime
+    seq: int = Field(examples=[1])
+    payment_id: str = Field(examples=["payment-2"])
+    kind: Literal["top_up", "promo", "refund", "adjustment"] = Field(examples=["top_up"])
+    amount: Amount = Field(examples=["25"], description="USD, exact; an adjustment alone may be negative")
+    balance_after: Amount = Field(examples=["24.878"])
+    transaction: dict[str, str] | None = Field(examples=[{"provider": "stripe", "reference": "pi_3"}])
+    note: str | None = Field(examples=["Thank you"])
+    occurred_at: Moment
+    recorded_at: Moment
 
 
 class UsagesDocument(BaseModel):
     """A page of usages."""
 
     items: list[UsageDocument]
-    next: str | None = Field(description="Pass it as `cursor` for what follows; null at the end.")
-    total: int
+    next: Next
+    total: int | None = Field(
+        description="How many match. Null where nobody has counted: a start of an id that many share.", examples=[1204]
+    )
 
 
 class PaymentsDocument(BaseModel):
     """A page of payments."""
 
     items: list[PaymentDocument]
-    next: str | None = Field(description="Pass it as `cursor` for what follows; null at the end.")
-    total: int
+    next: Next
+    total: Count
+
+
+class StatusChangeDocument(BaseModel):
+    """A change of status, and what changed it."""
+
+    changed_at: Moment
+    status_before: Status = Field(examples=["low"])
+    status_after: Status = Field(examples=["insufficient"])
+    balance_after: Amount = Field(examples=["-0.122"])
+    minimum_balance: Amount = Field(examples=["-0.12"])
+    low_balance_threshold: Amount = Field(examples=["0"])
+    cause: Literal["usage", "payment", "settings"] = Field(examples=["usage"])
+    cause_id: str | None = Field(
+        description="The event's id, the payment's, or who changed the settings.",
+        examples=["0199c7f2-6d0e-7a55-8f3c-2f4f8f0c9a11"],
+    )
+    tool: str | None = Field(examples=["chat"])
+    amount: Amount | None = Field(examples=["-0.006"], description="What moved the balance, signed.")
+
+
+class StatusChangesDocument(BaseModel):
+    """A page of changes, newest first."""
+
+    items: list[StatusChangeDocument]
+    next: Next
+    kept_since: Moment = Field(description="From when on the changes are complete.")
+
+
+class SpentDocument(BaseModel):
+    """What one tool or model cost."""
+
+    name: str = Field(examples=["chat"])
+    usages: Count
+    cost: Amount = Field(examples=["7.224"])
+
+
+class PeriodDocument(BaseModel):
+    """An hour, day or month."""
+
+    start: dt.datetime = Field(examples=["2026-11-22T00:00:00+02:00"], description="In the zone that was asked for.")
+    usages: Count
+    cost: Amount = Field(examples=["7.224"])
+    costs: dict[str, Amount] = Field(examples=[{"chat": "7.224"}], description="By name; what is 0 is left out.")
+    high: bool = Field(description="Over three times the median of the 14 before.", examples=[False])
+    running: bool = Field(description="Not over yet.", examples=[True])
+
+
+class AnalysisDocument(BaseModel):
+    """Cost over time; names beyond the first five are added up."""
+
+    span: Literal["day", "month", "year"] = Field(examples=["month"])
+    by: Literal["tool", "model"] = Field(examples=["tool"])
+    zone: str = Field(examples=["Europe/Riga"])
+    unit: Literal["hour", "day", "month"] = Field(examples=["day"])
+    usages: Count
+    cost: Amount = Field(examples=["7.224"])
+    cost_before: Amount | None = Field(
+        description="Of the whole span before; null where nothing was used in it.", examples=["6.5"]
+    )
+    not_counted_yet: Count = Field(description="The newest usages, which are not in it yet.", examples=[0])
+    totals: list[SpentDocument]
+    periods: list[PeriodDocument]
 
 
 class EnabledDocument(BaseModel):
     """Whether AI is enabled for the workspace."""
 
-    workspace_id: str
-    enabled: bool
-    status: Status
+    workspace_id: str = Field(examples=["acme"])
+    enabled: bool = Field(examples=[True])
+    status: Status = Field(examples=["sufficient"])
 
 
 class LinkDocument(BaseModel):
@@ -99,62 +195,7 @@ class LinkDocument(BaseModel):
 class ProblemDocument(BaseModel):
     """RFC 9457 problem details. The same for what is absent and for what is another account's, to the last byte."""
 
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-
-
-def _problems(texts: dict[int, tuple[str, str, str]]) -> dict[int | str, dict[str, Any]]:
-    """Answers for the OpenAPI document: from status to description, title and a detail such as comes with it."""
-    reference = {"$ref": "#/components/schemas/ProblemDocument"}
-    return {
-        status: {
-            "description": words,
-            "content": {
-                "application/problem+json": {
-                    "schema": reference,
-                    "example": {"type": "about:blank", "title": title, "status": status, "detail": detail},
-                }
-            },
-        }
-        for status, (words, title, detail) in texts.items()
-    }
-
-
-_TEXTS = {
-    400: (
-        "A cursor of another list, or none of ours",
-        "Bad cursor",
-        "This cursor does not belong to this list. Begin again without it.",
-    ),
-    401: ("Nobody is signed in, or the token does not hold", "Sign in needed", "Sign in to see this."),
-    403: (
-        "A member of the staff whom no owner allowed to look",
-        "Not allowed",
-        "Only the owner and people they allow can see this.",
-    ),
-    404: (
-        "Absent, or another account's",
-        "Not found",
-        "There is nothing here. The address may be mistyped, or be another account's.",
-    ),
-    422: ("A parameter that cannot be read", "Not valid", "limit: Input should be less than or equal to 100."),
-    503: (
-        "The ledger, or the service that signs people in, cannot be reached",
-        "Not available",
-        "The ledger cannot be reached at the moment. Nothing is lost; try again.",
-    ),
-}
-PROBLEMS = _problems(_TEXTS)
-WRITE_PROBLEMS = _problems(
-    {
-        401: _TEXTS[401],
-        403: (
-            "A write that may have come from another site",
-            "Not allowed",
-            "This request came from another site and was refused.",
-        ),
-        503: _TEXTS[503],
-    }
-)
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is nothing here."])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +28,9 @@ from taximeter_dashboard.errors import NotFound, Problem
 from taximeter_dashboard.house import Explain, House
 from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.shield import Shield
+
+BODY_BYTES_MAX: Final = 64 * 1024
+"""Forms of a few fields are all that anybody sends here; a larger body is answered by 413 and not read."""
 
 
 def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
@@ -53,6 +56,7 @@ def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
         description="Balances, usages and payments of a workspace. Amounts are exact decimal strings in USD.",
         docs_url=None,
         redoc_url=None,
+        max_body_size=BODY_BYTES_MAX,
         lifespan=lifespan,
     )
     app.state.house = house
@@ -91,7 +95,7 @@ def _handle_errors(app: FastAPI) -> None:
         if problem.status == 401 and request.method == "GET":
             back = "" if inside.startswith("/sign") else request.url.path
             action = sign_in.sign_in_action(request, app.state.house, back)
-        return render.render(request, template, status=problem.status, action=action, **texts)
+        return render.render(request, template, status=problem.status, headers=problem.headers, action=action, **texts)
 
     @app.exception_handler(Problem)
     def on_problem(request: Request, error: Problem) -> Response:
@@ -105,7 +109,7 @@ def _handle_errors(app: FastAPI) -> None:
     def on_http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return tell(request, NotFound())
-        return tell(request, Problem(str(error.detail), status=error.status_code, title=str(error.detail)))
+        return tell(request, problems.http(error.status_code, str(error.detail), error.headers))
 
     @app.exception_handler(Exception)
     def on_failure(request: Request, error: Exception) -> Response:

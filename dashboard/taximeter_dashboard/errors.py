@@ -3,6 +3,7 @@
 DashboardError
 ├── SettingError       a setting that is missing or makes no sense
 ├── FetchError         a document of another server could not be had
+├── ExportEnded        an export was called off while it streamed
 └── Problem            an answer other than 2xx, told to the client as RFC 9457 problem details
     ├── SignInNeeded   401: nobody is signed in, or the token does not hold
     ├── Forbidden      403
@@ -12,6 +13,8 @@ DashboardError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class DashboardError(Exception):
@@ -28,8 +31,16 @@ class Problem(DashboardError):  # noqa: N818 - an answer, said as one
     status = 400
     title = "Bad request"
 
-    def __init__(self, detail: str, *, status: int | None = None, title: str | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int | None = None,
+        title: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.detail = detail
+        self.headers = dict(headers or {})
         self.status = status or type(self).status
         self.title = title or type(self).title
         self.number: str | None = None
@@ -87,3 +98,7 @@ class SignInUnavailable(Problem):
 
 class FetchError(DashboardError):
     """A document of another server could not be had; the sentence holds no secret."""
+
+
+class ExportEnded(DashboardError):  # noqa: N818 - somebody's wish, no fault
+    """An export was called off; raised where it streams, so that its connection breaks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
 import msgspec
@@ -12,26 +12,29 @@ from fastapi import Query
 from psycopg import Connection
 
 from taximeter_dashboard.errors import Problem
-from taximeter_dashboard.panels import PAGE_ROWS
+from taximeter_dashboard.listing import PAGE_ROWS
 from taximeter_db import money, rollups
 from taximeter_db.reading import UsageRow, filtered
 
-LEAST: Final = ("0.001", "0.01", "0.10", "1.00")
-_RUN_MAX: Final = 20_000
+LEAST: Final = rollups.BANDS
+ROLL_UP_MAX: Final = 20_000
+"""Usages that a view rolls up by itself when the worker's task has not come to them yet."""
 _LAST: Final = 2**62
 
 Text = Annotated[str, Query(max_length=255)]
+Day = Annotated[str, Query(max_length=10)]
 Bound = Annotated[int | None, Query(ge=0, le=10**15)]
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The filter as it stands in the address; empty texts mean anything."""
+    """The filter as it stands in the address; empty texts mean anything. `id` is the start of an event id."""
 
     tool: str = ""
     model: str = ""
     since: str = ""
     until: str = ""
     least: str = ""
+    id: str = ""
 
     @property
     def active(self) -> bool:
@@ -52,12 +55,16 @@ class Asked(msgspec.Struct, frozen=True):
         since, until = _day(self.since, "since"), _day(self.until, "until")
         if self.least and self.least not in LEAST:
             raise Problem(f"least: one of {', '.join(LEAST)} can be asked for.", status=422, title="Not valid")
+        start = self.id.strip()
+        if not start.isascii() or not start.isprintable():
+            raise Problem("id: ids have printable ASCII characters alone.", status=422, title="Not valid")
         return filtered.Filter(
             tool=self.tool.replace("\x00", "") or None,
             model=self.model.replace("\x00", "") or None,
             since=_midnight(since, where) if since else None,
             until=_midnight(until + dt.timedelta(days=1), where) if until else None,
             cost_min=money.parse_usd(self.least) if self.least else None,
+            id_start=start or None,
         )
 
 
@@ -65,15 +72,31 @@ class Found(msgspec.Struct, frozen=True):
     """A page of matches. `back` and `on` are the queries of its neighbours, `behind` the usages not yet searchable."""
 
     rows: list[UsageRow]
-    totals: tuple[int, int] | None
+    totals: filtered.Totals
     behind: int
     back: str | None
     on: str | None
 
 
-def ask(tool: Text = "", model: Text = "", since: Text = "", until: Text = "", least: Text = "") -> Asked:
+def ask(tool: Text = "", model: Text = "", since: Day = "", until: Day = "", least: Text = "", id: Text = "") -> Asked:  # noqa: A002 - the name in the address
     """The filter of a request."""
-    return Asked(tool, model, since, until, least)
+    return Asked(tool, model, since, until, least, id)
+
+
+def ask_api(
+    tool: Annotated[str, Query(max_length=255, examples=["chat"])] = "",
+    model: Annotated[str, Query(max_length=255, examples=["gpt-4o"])] = "",
+    since: Annotated[dt.date | None, Query(description="First day, of the zone.", examples=["2026-11-01"])] = None,
+    until: Annotated[dt.date | None, Query(description="Last day, of the zone.", examples=["2026-11-30"])] = None,
+    least: Annotated[
+        Literal["0.001", "0.01", "0.10", "1.00"] | None, Query(description="Cost in USD at least.")
+    ] = None,
+    id: Annotated[  # noqa: A002 - the name in the address
+        str, Query(max_length=255, pattern="^[ -~]*$", description="Start of the event id.", examples=["0199c7f2"])
+    ] = "",
+) -> Asked:
+    """The filter of a request of the API."""
+    return Asked(tool, model, str(since or ""), str(until or ""), least or "", id)
 
 
 def find(
@@ -82,14 +105,16 @@ def find(
     wanted: filtered.Filter,
     sort: str,
     place: tuple[str, int] | None,
+    *,
+    exactly: bool = False,
 ) -> Found:
     """A page of matches: the first one, or what lies ``before`` or ``after`` a number, or the last one (``end``)."""
-    reached, count = rollups.advance(conn, workspace_id, _RUN_MAX)
+    reached, count = rollups.follow(conn, workspace_id, ROLL_UP_MAX)
     newest = sort == "newest"
     kind, number = place or ("", 0)
     # Reading towards lower numbers, from the top or from some number on; or towards higher ones.
     down = newest if not kind else (kind == "before" if kind != "end" else not newest)
-    rows = filtered.matches(
+    page = filtered.search(
         conn,
         workspace_id,
         wanted,
@@ -98,19 +123,22 @@ def find(
         newest=down,
         limit=PAGE_ROWS + 1,
     )
-    more = len(rows) > PAGE_ROWS
-    rows = rows[:PAGE_ROWS]
+    more = len(page.rows) > PAGE_ROWS
+    rows = page.rows[:PAGE_ROWS]
     rows.sort(key=lambda row: row.seq, reverse=newest)
     forwards = down == newest
     has_on = more if forwards else kind != "end"
     has_back = bool(kind) if forwards else more
     towards, backwards = ("before", "after") if newest else ("after", "before")
+    # A search that stopped on its way goes on from there, even where it found nothing yet.
+    last = page.place if page.place is not None and forwards else rows[-1].seq if rows and has_on else None
+    first = page.place if page.place is not None and not forwards else rows[0].seq if rows and has_back else None
     return Found(
         rows=rows,
-        totals=filtered.totals(conn, workspace_id, wanted),
+        totals=filtered.totals(conn, workspace_id, wanted, exactly=exactly),
         behind=count - reached,
-        back=f"{backwards}={rows[0].seq}" if rows and has_back else None,
-        on=f"{towards}={rows[-1].seq}" if rows and has_on else None,
+        back=None if first is None else f"{backwards}={first}",
+        on=None if last is None else f"{towards}={last}",
     )
 
 
@@ -120,10 +148,9 @@ def _day(text: str, name: str) -> dt.date | None:
     try:
         day = dt.date.fromisoformat(text)
     except ValueError:
-        day = dt.date.min
-    if not 1970 <= day.year <= 2999:
-        raise Problem(f"{name}: a day such as 2026-11-22 is needed.", status=422, title="Not valid")
-    return day
+        raise Problem(f"{name}: a day such as 2026-11-22 is needed.", status=422, title="Not valid") from None
+    # Nothing was booked outside of these years, and every zone can say when their days begin.
+    return min(max(day, dt.date(1970, 1, 2)), dt.date(2999, 12, 30))
 
 
 def _midnight(day: dt.date, where: zoneinfo.ZoneInfo) -> dt.datetime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from threading import Lock
 from typing import Annotated, Any
 
 import psycopg
@@ -36,21 +37,8 @@ class House:
         self.explain = explain
         self.keys = Keys(settings)
         self.provider = Provider(settings) if settings.oidc_issuer else None
-        self._pool = ConnectionPool(
-            settings.database_url.replace("postgresql+psycopg://", "postgresql://", 1),
-            min_size=1,
-            max_size=CONNECTIONS_MAX,
-            timeout=CONNECTION_WAIT_SECONDS,
-            open=False,
-            check=ConnectionPool.check_connection,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": None,  # PgBouncer before 1.21 loses prepared statements
-                "connect_timeout": 3,
-                "application_name": "taximeter dashboard",
-                "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=60s -c timezone=UTC",
-            },
-        )
+        self._lock = Lock()
+        self._pool: ConnectionPool | None = None
 
     @contextlib.contextmanager
     def database(self, workspace_id: str | None = None) -> Iterator[Connection[Any]]:
@@ -64,8 +52,7 @@ class House:
         """
         problem: Problem | None = None
         try:
-            self._pool.open()  # does nothing when it is open; a host that mounts us runs no start-up of ours
-            with self._pool.connection() as conn, conn.transaction():
+            with self._open().connection() as conn, conn.transaction():
                 if workspace_id is not None:
                     scope.enter(conn, workspace_id)
                 try:
@@ -77,9 +64,33 @@ class House:
         if problem is not None:
             raise problem
 
+    def _open(self) -> ConnectionPool:
+        """The pool, opened by the first request: a host that mounts us may run no start-up of ours, or several."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = ConnectionPool(
+                    self.settings.database_url.replace("postgresql+psycopg://", "postgresql://", 1),
+                    min_size=1,
+                    max_size=CONNECTIONS_MAX,
+                    timeout=CONNECTION_WAIT_SECONDS,
+                    open=True,
+                    check=ConnectionPool.check_connection,
+                    kwargs={
+                        "autocommit": True,
+                        "prepare_threshold": None,  # PgBouncer before 1.21 loses prepared statements
+                        "connect_timeout": 3,
+                        "application_name": "taximeter dashboard",
+                        "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=60s -c timezone=UTC",
+                    },
+                )
+            return self._pool
+
     def close(self) -> None:
-        """Let go of the database."""
-        self._pool.close()
+        """Let go of the database; the next request would open it again."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     def summary(self, conn: Connection[Any], workspace_id: str) -> summary.Summary:
         """The workspace's summary, with this installation's limits where it was never seen."""
@@ -118,8 +129,12 @@ def viewer_of(request: Request, conn: Connection[Any]) -> Viewer:
     raise SignInNeeded("You are signed out." if cookie else "Sign in to see this.")
 
 
-def admit(request: Request, conn: Connection[Any], workspace_id: str, *, write: bool = False) -> Viewer:
+def admit(
+    request: Request, conn: Connection[Any], workspace_id: str, *, write: bool = False, logged: bool = True
+) -> Viewer:
     """Let a viewer into a workspace, or raise; from here on the transaction sees this workspace's rows.
+
+    An operator's look is logged, unless it is one of many that belong to a look that was.
 
     Raises:
         SignInNeeded: Nobody is signed in.
@@ -137,7 +152,7 @@ def admit(request: Request, conn: Connection[Any], workspace_id: str, *, write: 
         raise Forbidden("Only the owner can change this.")
     if role == STAFF and not access.may_read(conn, workspace_id, viewer.subject):
         raise Forbidden
-    if role == OPERATOR:
+    if role == OPERATOR and logged:
         access.log_look(conn, workspace_id, viewer.subject, request.url.path[:1000])
     return viewer
 

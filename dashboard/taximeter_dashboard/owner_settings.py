@@ -82,9 +82,9 @@ def change_readers(
     """Let a member of the staff look, or no longer."""
     with house.database() as conn:
         viewer = admit(request, conn, workspace_id, write=True)
-        if remove:
+        if remove and remove.isprintable():
             access.disallow(conn, workspace_id, remove, viewer.subject)
-        elif member.strip() and member.isprintable():
+        elif not remove and member.strip() and member.isprintable():
             access.allow(conn, workspace_id, member.strip(), viewer.subject)
         else:
             fault = "Write the member's id as your sign-in names it."

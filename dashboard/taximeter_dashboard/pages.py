@@ -13,17 +13,17 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
 from starlette.responses import RedirectResponse, Response
 
-from taximeter_dashboard import contents, filters, panels, receipts, times
+from taximeter_dashboard import contents, exporting, filters, listing, panels, receipts, times
 from taximeter_dashboard.errors import NotFound
 from taximeter_dashboard.house import CurrentHouse, House, admit, viewer_of
+from taximeter_dashboard.listing import Sort
 from taximeter_dashboard.render import base, render, safe_path, wants_panel, wants_part, zone_of
 from taximeter_dashboard.viewers import EVERY_WORKSPACE, OPERATOR, OWNER, Viewer
 from taximeter_db import rollups
-from taximeter_db.reading import access, filtered, payments, summary, usages
+from taximeter_db.reading import access, filtered, payments, scope, summary, usages
 
 WORKSPACES_A_PAGE = 50
 
-Sort = Literal["newest", "oldest"]
 Page = Annotated[int, Query(ge=1, le=10**12)]
 Upto = Annotated[int | None, Query(ge=1, le=10**15)]
 Seq = Annotated[int, Path(ge=1, le=10**15)]
@@ -70,6 +70,7 @@ def list_workspaces(
             return RedirectResponse(f"{base(request)}/workspaces/{among[0]}", 303)
         found = summary.glances(conn, among, after, WORKSPACES_A_PAGE + 1)
         if viewer.role(EVERY_WORKSPACE) == OPERATOR:
+            scope.enter(conn, EVERY_WORKSPACE)  # no workspace has this id: it opens the log of looks and no rows
             access.log_look(conn, EVERY_WORKSPACE, viewer.subject, request.url.path[:1000])
     more = found[WORKSPACES_A_PAGE - 1].workspace_id if len(found) > WORKSPACES_A_PAGE else None
     return render(request, "workspaces.html", workspaces=found[:WORKSPACES_A_PAGE], more=more, viewer=viewer)
@@ -88,30 +89,29 @@ def show_usages(
     before: filters.Bound = None,
     after: filters.Bound = None,
     end: Literal["1"] | None = None,
-    event: Annotated[str, Query(max_length=255)] = "",
+    count: Literal["exactly"] | None = None,
 ) -> Response:
     """The tab of usages: numbered pages of all, or pages of what matches a filter."""
     with house.database() as conn:
         viewer = admit(request, conn, workspace_id)
         found = house.summary(conn, workspace_id)
-        context: dict[str, Any] = {"found": found, "asked": asked, "event": event, "sort": sort}
-        if event:
-            row = usages.find(conn, workspace_id, event.strip()) if event.isascii() and event.isprintable() else None
-            if row is not None:
-                return RedirectResponse(f"{base(request)}/workspaces/{workspace_id}/usages/{row.seq}", 303)
-            context |= {"lines": [], "matched": filters.Found([], (0, 0), 0, None, None)}
-        elif asked.active:
+        context: dict[str, Any] = {"found": found, "asked": asked, "sort": sort, "matched": None}
+        if asked.active:
             place = next(
                 ((kind, at or 0) for kind, at in (("before", before), ("after", after)) if at is not None), None
             )
             place = ("end", 0) if end else place
-            matched = filters.find(conn, workspace_id, asked.wanted(zone_of(request)), sort, place)
-            context |= {"lines": panels.with_excerpts(conn, workspace_id, matched.rows), "matched": matched}
+            wanted = asked.wanted(zone_of(request))
+            context["matched"] = filters.find(conn, workspace_id, wanted, sort, place, exactly=count == "exactly")
+            listed = context["matched"].rows
         else:
-            numbered = panels.paging(found.usage_count, sort, page, upto)
-            context |= {"lines": panels.usage_lines(conn, workspace_id, numbered), "place": numbered, "matched": None}
+            context["place"], listed = listing.by_page(conn, listing.USAGES, found, sort, page, upto)
+        context["lines"] = panels.with_excerpts(conn, workspace_id, listed)
+        matched = context["matched"]
+        counted, more = (matched.totals.usages, matched.totals.more) if matched else (found.usage_count, False)
+        context["export"] = exporting.expect("usages", listed, counted, query=asked.query, more=more)
         if found.usage_count and not wants_part(request):
-            rollups.advance(conn, workspace_id, 1_000)
+            rollups.follow(conn, workspace_id, 1_000)
             context["tools"], context["models"] = filtered.names(conn, workspace_id)
         rows = [line.row for line in context["lines"]]
         context["decimals"] = panels.decimals_max([row.cost for row in rows])
@@ -167,8 +167,7 @@ def show_payments(
     with house.database() as conn:
         viewer = admit(request, conn, workspace_id)
         found = house.summary(conn, workspace_id)
-        place = panels.paging(found.payment_count, sort, page, upto)
-        lines = panels.payment_lines(conn, workspace_id, place)
+        place, lines = listing.by_page(conn, listing.PAYMENTS, found, sort, page, upto)
         return show(
             request,
             house,
@@ -179,6 +178,7 @@ def show_payments(
             found=found,
             lines=lines,
             place=place,
+            export=exporting.expect("payments", lines, found.payment_count),
             decimals=panels.decimals_max([row.amount for row in lines]),
             decimals_after=panels.decimals_max([row.balance_after for row in lines]),
         )

@@ -11,9 +11,8 @@ import msgspec
 from psycopg import Connection
 
 from taximeter_dashboard import amounts, contents, sentences, times
-from taximeter_db.reading import PaymentRow, UsageRow, payments, status_changes, summary, usages
+from taximeter_db.reading import UsageRow, status_changes, summary, usages
 
-PAGE_ROWS: Final = 20
 KINDS: Final = {"top_up": "Top-up", "promo": "Promo", "refund": "Refund", "adjustment": "Adjustment"}
 
 
@@ -42,27 +41,6 @@ class Card(msgspec.Struct, frozen=True):
     def left(self) -> int:
         """Picodollars until AI stops; negative once it has."""
         return self.summary.balance - self.summary.minimum
-
-
-class Paging(msgspec.Struct, frozen=True):
-    """Where a page stands among its fellows."""
-
-    page: int
-    pages: int
-    sort: str
-    upto: int
-
-    def query(self, page: int) -> str:
-        """The query of another page of the same list."""
-        parts = [] if self.sort == "newest" else ["sort=oldest"]
-        if page > 1:
-            parts += [f"page={page}", f"upto={self.upto}"]
-        return "?" + "&".join(parts) if parts else ""
-
-    @property
-    def words(self) -> str:
-        """``page 3 of 500,000``."""
-        return f"page {self.page:,} of {self.pages:,}"
 
 
 class UsageLine(msgspec.Struct, frozen=True):
@@ -105,29 +83,6 @@ def _zones(found: summary.Summary) -> list[Zone]:
     return [Zone(status, words, span, status == found.status) for status, words, span in zones]
 
 
-def paging(count: int, sort: str, page: int, upto: int | None) -> Paging:
-    """The page that was asked for, or the last one there is."""
-    # Later pages carry the number they were counted from, so that arrivals never shift them.
-    upto = count if upto is None or page == 1 else max(1, min(upto, count))
-    pages = max(1, -(-upto // PAGE_ROWS))
-    return Paging(min(page, pages), pages, sort, upto)
-
-
-def span(place: Paging) -> tuple[int, int]:
-    """First and last number of a page."""
-    if place.sort == "oldest":
-        first = (place.page - 1) * PAGE_ROWS + 1
-        return first, min(first + PAGE_ROWS - 1, place.upto)
-    last = place.upto - (place.page - 1) * PAGE_ROWS
-    return max(1, last - PAGE_ROWS + 1), last
-
-
-def usage_lines(conn: Connection[Any], workspace_id: str, place: Paging) -> list[UsageLine]:
-    """The usages of a page, in its order."""
-    rows = usages.between(conn, workspace_id, *span(place))
-    return with_excerpts(conn, workspace_id, rows if place.sort == "oldest" else rows[::-1])
-
-
 def with_excerpts(conn: Connection[Any], workspace_id: str, rows: list[UsageRow]) -> list[UsageLine]:
     """Usages with the beginnings of their inputs and outputs."""
     found = usages.payloads(conn, workspace_id, rows, contents.EXCERPT_BYTES)
@@ -137,12 +92,6 @@ def with_excerpts(conn: Connection[Any], workspace_id: str, rows: list[UsageRow]
         shown = contents.excerpts(payload.data, whole=payload.whole) if payload else ("", "")
         lines.append(UsageLine(row, *shown))
     return lines
-
-
-def payment_lines(conn: Connection[Any], workspace_id: str, place: Paging) -> list[PaymentRow]:
-    """The payments of a page, in its order."""
-    rows = payments.between(conn, workspace_id, *span(place))
-    return rows if place.sort == "oldest" else rows[::-1]
 
 
 def decimals_max(values: Sequence[int]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping
+from http import HTTPStatus
 
 import msgspec
 from fastapi.exceptions import RequestValidationError
@@ -22,7 +24,7 @@ def answer(problem: Problem) -> Response:
         "status": problem.status,
         "detail": problem.detail,
     }
-    headers = {}
+    headers = dict(problem.headers)
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
     if problem.status == 503:
@@ -37,6 +39,20 @@ def invalid(error: RequestValidationError) -> Problem:
         where = ".".join(str(part) for part in one["loc"][1:]) or "body"
         parts.append(f"{where}: {one['msg']}")
     return Problem("; ".join(parts)[:1000] + ".", status=422, title="Not valid")
+
+
+_HTTP = {
+    405: "This address does not take requests of this kind.",
+    406: "There is no answer of the kind that was asked for.",
+    413: "The request is too large.",
+    415: "The request's body is of a kind that is not read here.",
+}
+
+
+def http(status: int, detail: str, headers: Mapping[str, str] | None) -> Problem:
+    """What the framework itself refuses, with the headers that the refusal needs (405: Allow)."""
+    title = HTTPStatus(status).phrase.capitalize()
+    return Problem(_HTTP.get(status, detail), status=status, title=title, headers=headers)
 
 
 def number_of(problem: Problem) -> str:

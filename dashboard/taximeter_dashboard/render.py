@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import zoneinfo
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import unquote
@@ -21,6 +22,8 @@ from taximeter_db import money
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FOLDER = files(__package__).joinpath("static")
 _FILES: Final = {file.name: file.read_bytes() for file in _FOLDER.iterdir() if file.name.rpartition(".")[2] in _TYPES}
+# Several files to read, one to fetch: each further request would hold up the first picture.
+_FILES["app.css"] += b"".join(_FILES.pop(name) for name in ("charts.css", "details.css", "widths.css"))
 
 
 def _digest(data: bytes) -> str:
@@ -126,6 +129,7 @@ def render(
     template: str,
     *,
     status: int = 200,
+    headers: Mapping[str, str] | None = None,
     now: dt.datetime | None = None,
     where: zoneinfo.ZoneInfo | None = None,
     **context: Any,
@@ -150,4 +154,4 @@ def render(
         day_words=lambda moment: times.day(moment, where),
         **context,
     )
-    return HTMLResponse(text, status, {"vary": "HX-Request, X-Taximeter-Part, Cookie"})
+    return HTMLResponse(text, status, {"vary": "HX-Request, X-Taximeter-Part, Cookie", **(headers or {})})

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 
-from taximeter_dashboard.errors import Forbidden
+from taximeter_dashboard.errors import Forbidden, NotFound, Problem
 from taximeter_dashboard.problems import answer
 
 _CSP = (
@@ -50,7 +50,19 @@ class Shield:
             refusal = answer(Forbidden("This request came from another site and was refused."))
             await refusal(scope, receive, send_shielded)
             return
+        nul = _nul(scope)
+        if nul is not None:
+            await answer(nul)(scope, receive, send_shielded)
+            return
         await self._app(scope, receive, send_shielded)
+
+
+def _nul(scope: Any) -> Problem | None:
+    """The answer to an address with a NUL: no id, name or filter holds one, and PostgreSQL's text cannot."""
+    if "\0" in scope["path"]:
+        return NotFound()
+    query = scope.get("query_string", b"")
+    return Problem("An address cannot hold a NUL character.") if b"%00" in query or b"\0" in query else None
 
 
 def _from_here(headers: Headers) -> bool:

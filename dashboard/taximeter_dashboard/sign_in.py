@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from taximeter_dashboard import api_documents as documents
+from taximeter_dashboard import api_problems
 from taximeter_dashboard.claims import Viewer
 from taximeter_dashboard.errors import NotFound, SignInNeeded
 from taximeter_dashboard.house import FLOW_COOKIE, SESSION_COOKIE, CurrentHouse, House
@@ -53,7 +54,7 @@ def use_link(request: Request, house: CurrentHouse, code: Annotated[str, Path(ma
     return _begin_session(request, house, viewer, f"{base(request)}/")
 
 
-@router.post("/api/v1/sign-in-links", response_model=documents.LinkDocument, responses=documents.WRITE_PROBLEMS)
+@router.post("/api/v1/sign-in-links", response_model=documents.LinkDocument, responses=api_problems.WRITE_PROBLEMS)
 def make_link(request: Request, house: CurrentHouse) -> Response:
     """For the host platform's server: trade a token for a path to which it sends the person's browser.
 
@@ -128,6 +129,7 @@ def signed_out(request: Request, house: CurrentHouse) -> Response:
         title="Signed out",
         detail="You are signed out.",
         retry=False,
+        number=None,
         action=(end, "Sign out there, too") if end else sign_in_action(request, house, ""),
     )
 

@@ -8,6 +8,8 @@ from functools import lru_cache
 
 from markupsafe import Markup
 
+from taximeter_dashboard.errors import Problem
+
 ZONE_COOKIE = "taximeter_zone"
 _MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905
 _AREAS = frozenset(
@@ -23,6 +25,23 @@ def zone(name: str | None) -> zoneinfo.ZoneInfo:
         return zoneinfo.ZoneInfo((name or "UTC")[:64])
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         return zoneinfo.ZoneInfo("UTC")
+
+
+def zone_named(name: str) -> zoneinfo.ZoneInfo:
+    """A zone by its IANA name.
+
+    Raises:
+        Problem: 422, there is none of that name.
+    """
+    found = zone(name)
+    if found.key != name:
+        raise Problem("zone: an IANA name such as Europe/Riga is needed.", status=422, title="Not valid")
+    return found
+
+
+def now() -> dt.datetime:
+    """This moment, in UTC."""
+    return dt.datetime.now(dt.UTC)
 
 
 @lru_cache(maxsize=1)

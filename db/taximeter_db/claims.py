@@ -89,19 +89,25 @@ def claim(conn: Connection[Any], usages: Sequence[Usage], hope: Hope | None) -> 
     # Key and workspace as one string of bytes: sorts like the two columns, since workspace ids are ASCII.
     keys = [usage.key + names[usage.workspace_id] for usage in usages]
     first = dict(zip(keys, usages, strict=True))
+    again: list[tuple[bytes, Usage]] = []
     if len(first) < len(keys):
         first = {}
         for key, usage in zip(keys, usages, strict=True):
-            given = first.setdefault(key, usage)
-            if given is not usage:
-                batch.repeated(usage, given.fingerprint, in_batch=True)
+            if first.setdefault(key, usage) is not usage:
+                again.append((key, usage))
     ordered = sorted(first)
     if hope and len(ordered) >= _HOPEFUL_EVENTS_MIN:
         batch.hopeful = True
         _copy(conn, [first[key] for key in ordered], names)
         batch.new = list(first.values())
+        booked: dict[bytes, bytes] = {}
     else:
-        _insert(conn, batch, first, ordered, names)
+        booked = _insert(conn, batch, first, ordered, names)
+    for key, usage in again:
+        # What is booked decides, and not what came first in this batch: that may itself be the conflict, where messages
+        # were delivered again in another order.
+        earlier = booked.get(key)
+        batch.repeated(usage, earlier or first[key].fingerprint, in_batch=earlier is None)
     return batch
 
 
@@ -118,7 +124,8 @@ def _copy(conn: Connection[Any], usages: list[Usage], names: dict[str, bytes]) -
 
 def _insert(
     conn: Connection[Any], batch: Claimed, first: dict[bytes, Usage], ordered: list[bytes], names: dict[str, bytes]
-) -> None:
+) -> dict[bytes, bytes]:
+    """Claim what is new; returns the fingerprints of the keys that were used before this batch."""
     elements = {name: rows.prefixed(packed) for name, packed in names.items()}
     given = [first[key] for key in ordered]
     count, claimed_keys, claimed_workspaces = conn.execute(
@@ -133,12 +140,13 @@ def _insert(
     ).fetchone()  # type: ignore[misc]  # an aggregate always returns a row
     if count == len(given):
         batch.new = list(first.values())
-        return
+        return {}
     claimed = (
         {key.bytes + names[name] for key, name in zip(claimed_keys, claimed_workspaces, strict=True)}
         if count
         else set()
     )
+    booked: dict[bytes, bytes] = {}
     old = [first[key] for key in ordered if key not in claimed]
     for event_key, workspace_id, fingerprint in conn.execute(
         _READ_KEYS,
@@ -148,5 +156,8 @@ def _insert(
         },
         prepare=True,
     ):
-        batch.repeated(first[event_key.bytes + names[workspace_id]], fingerprint.bytes, in_batch=False)
+        key = event_key.bytes + names[workspace_id]
+        booked[key] = fingerprint.bytes
+        batch.repeated(first[key], fingerprint.bytes, in_batch=False)
     batch.new = [usage for key, usage in first.items() if key in claimed]
+    return booked

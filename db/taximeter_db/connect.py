@@ -45,8 +45,9 @@ def connect(url: str, *, autocommit: bool = True, application_name: str = "taxim
 
 
 def _first_line(error: BaseException) -> str:
+    # The first says what failed; those after it are details, hints and, of several hosts, the others.
     lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+    return lines[0].strip() if lines else type(error).__name__
 
 
 @contextmanager

@@ -5,6 +5,7 @@ TaximeterDbError
 ├── SettingsError             a workspace setting that cannot be accepted
 ├── NotFoundError             there is no such workspace, usage, payment or quarantine entry
 ├── DatabaseUnavailableError  PostgreSQL cannot be reached, or went away
+├── CheckpointError           a checkpoint that cannot be believed or made
 └── SchemaError               the database's schema is not the one this version needs
 """
 
@@ -29,6 +30,10 @@ class NotFoundError(TaximeterDbError, LookupError):
 
 class DatabaseUnavailableError(TaximeterDbError):
     """PostgreSQL cannot be reached, or went away during the work."""
+
+
+class CheckpointError(TaximeterDbError, ValueError):
+    """A checkpoint that is not whole or not signed with the key given, or a key that cannot sign one."""
 
 
 class SchemaError(TaximeterDbError):

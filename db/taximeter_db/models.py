@@ -26,7 +26,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 SCHEMA = "taximeter"
@@ -54,7 +54,8 @@ class Workspace(Base):
     """A tenant: its settings, its balance, and the counters that make pages and totals cheap.
 
     One row, because the update that debits it also locks it and returns its thresholds. ``usage_count`` is the last
-    usage's ``seq``; ``version`` grows with every change and orders the flag writers.
+    usage's ``seq``; ``version`` grows with every change and orders the flag writers. ``chain`` is the last link of the
+    hash chain over the workspace's usages and payments (decision 0080), empty before the first.
     """
 
     __tablename__ = "workspaces"
@@ -63,6 +64,7 @@ class Workspace(Base):
         # NaN is greater than every number in PostgreSQL, so the comparisons must name it.
         CheckConstraint("minimum_balance <= low_balance_threshold AND low_balance_threshold <> 'NaN'", name="limits"),
         CheckConstraint("balance = payment_total - usage_cost AND balance <> 'NaN'", name="balance"),
+        CheckConstraint("octet_length(chain) IN (0, 32)", name="chain"),
         {"postgresql_with": {"fillfactor": "50"}},
     )
 
@@ -76,8 +78,23 @@ class Workspace(Base):
     payment_count: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     duplicate_count: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    chain: Mapped[bytes] = mapped_column(LargeBinary, server_default=text("''::bytea"))
     created_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("now()"))
     updated_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("now()"))
+
+
+class ChainStart(Base):
+    """Where the chain of a workspace began that had a log before there were chains. Append-only."""
+
+    __tablename__ = "chain_starts"
+
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    usage_count: Mapped[int] = mapped_column(BigInteger)
+    payment_count: Mapped[int] = mapped_column(BigInteger)
+    usage_cost: Mapped[Decimal] = mapped_column(Money)
+    payment_total: Mapped[Decimal] = mapped_column(Money)
+    chain: Mapped[bytes] = mapped_column(LargeBinary)
+    started_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("now()"))
 
 
 class UsageKey(Base):
@@ -99,7 +116,8 @@ class Usage(Base):
     """A priced, debited usage. Append-only; partitioned by ``recorded_at``.
 
     ``seq`` numbers a workspace's usages from 1, ``entry`` its usages and payments together: the order in which its
-    balance moved.
+    balance moved. ``recorded_at`` is one moment for all that a workspace's batch booked, and later than all before;
+    ``link`` stands on the last row of such a batch, see `Workspace`. ``quantities`` is the very text that was hashed.
     """
 
     __tablename__ = "usages"
@@ -117,7 +135,9 @@ class Usage(Base):
     tool: Mapped[str] = mapped_column(Text)
     provider: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(Text)
-    quantities: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    quantities: Mapped[dict[str, Any]] = mapped_column(JSON)
+    fingerprint: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    link: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
 class UsagePayload(Base):
@@ -168,6 +188,7 @@ class Payment(Base):
     fingerprint: Mapped[uuid.UUID] = mapped_column(Uuid)
     occurred_at: Mapped[dt.datetime] = mapped_column(Time)
     recorded_at: Mapped[dt.datetime] = mapped_column(Time)
+    link: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
 class Quarantined(Base):

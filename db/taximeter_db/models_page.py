@@ -5,28 +5,35 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, SmallInteger, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from taximeter_db.models import Base, Id, Money, Time
 
 
 class UsageRollup(Base):
-    """Usages of one tool and model recorded within one UTC quarter-hour; `model` is empty where an event named none.
+    """Usages of one tool, model and band of cost, recorded within one UTC quarter-hour and one block of the log.
 
-    Derived from the log up to `RollupProgress.seq`, and may be made anew from it. Within a workspace the sequence
-    numbers of two slots never overlap, so `first_seq` and `last_seq` also lead a filtered search past what cannot match.
+    `model` is empty where an event named none; `band` counts the thresholds of `rollups.BANDS` that the cost reaches;
+    `block` is ``seq / 1024``. `usages_total` and `cost_total` run on over all rows of the same tool, model and band: what
+    fell into any period is the difference of two rows. Derived from the log up to `RollupProgress.seq`. A row holds at
+    least one usage and spans at most 1,024, so it leads a filtered search to its next match within a bounded window.
     """
 
     __tablename__ = "usage_rollups"
+    __table_args__ = (Index(None, "workspace_id", "slot", "last_seq"),)
 
     workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
-    slot: Mapped[dt.datetime] = mapped_column(Time, primary_key=True)
     tool: Mapped[str] = mapped_column(Id, primary_key=True)
     model: Mapped[str] = mapped_column(Id, primary_key=True)
+    band: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    slot: Mapped[dt.datetime] = mapped_column(Time, primary_key=True)
+    block: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     usages: Mapped[int] = mapped_column(BigInteger)
     cost: Mapped[Decimal] = mapped_column(Money)
-    cost_max: Mapped[Decimal] = mapped_column(Money)
+    usages_total: Mapped[int] = mapped_column(BigInteger)
+    cost_total: Mapped[Decimal] = mapped_column(Money)
     first_seq: Mapped[int] = mapped_column(BigInteger)
     last_seq: Mapped[int] = mapped_column(BigInteger)
 
@@ -41,13 +48,30 @@ class RollupProgress(Base):
 
 
 class UsageName(Base):
-    """A tool and model that a workspace has used, as far as rolled up: what a filter can offer."""
+    """A tool, model and band of cost that a workspace has used, as far as rolled up: what a filter can offer."""
 
     __tablename__ = "usage_names"
 
     workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
     tool: Mapped[str] = mapped_column(Id, primary_key=True)
     model: Mapped[str] = mapped_column(Id, primary_key=True)
+    band: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+
+
+class UsageIdPage(Base):
+    """Up to 512 event ids of one run of 8,192 usages, sorted, with their numbers: what a search by an id's start reads.
+
+    A run is written once, when it is whole; the ids of the newest usages are looked for in the log itself.
+    """
+
+    __tablename__ = "usage_id_pages"
+
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    run: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    low_id: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    high_id: Mapped[str] = mapped_column(Text(collation="C"))
+    ids: Mapped[list[str]] = mapped_column(ARRAY(Text(collation="C")))
+    seqs: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
 
 
 class StatusChange(Base):
@@ -121,3 +145,25 @@ class UsedSignIn(Base):
 
     code: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
     expires_at: Mapped[dt.datetime] = mapped_column(Time)
+
+
+class Export(Base):
+    """An export of a workspace's log: its progress, and afterwards who took what. `rows_total` is null where unknown.
+
+    `ticket` is what the page that began it asks by; `filter` the address's query.
+    """
+
+    __tablename__ = "exports"
+    __table_args__ = (CheckConstraint("state IN ('running', 'done', 'cancelled', 'failed')", name="state"),)
+
+    workspace_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    ticket: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    log: Mapped[str] = mapped_column(Text)
+    format: Mapped[str] = mapped_column(Text)
+    filter: Mapped[str] = mapped_column(Text)
+    begun_by: Mapped[str] = mapped_column(Text)
+    begun_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("clock_timestamp()"))
+    moved_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("clock_timestamp()"))
+    rows_total: Mapped[int | None] = mapped_column(BigInteger)
+    rows_done: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    state: Mapped[str] = mapped_column(Text, server_default=text("'running'"))

@@ -7,6 +7,7 @@ the loser's transaction is rolled back and repeated, and then finds the payment.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _CREDIT = statement("credit_workspaces")
 _READ_STATES = statement("read_states")
 _READ_PAYMENTS = statement("read_payments")
+_DIGEST = statement("digest_payments")
 _INSERT_PAYMENT = statement("insert_payment")
 
 
@@ -43,8 +45,8 @@ def transact(
         new, conflicts, duplicates = _sort_out(conn, payments)
         touched = sorted({payment.workspace_id for payment in new})
         if touched:
-            mine.states = _credit(conn, new, touched)
-            _append(conn, new, mine.states)
+            mine.states, links = _credit(conn, new, touched)
+            _append(conn, new, mine.states, links)
             status_changes.append(conn, status_changes.of_payments(new, mine.states))
         park(conn, conflicts, mine)
         if before_commit is not None:
@@ -91,7 +93,35 @@ def _sort_out(
     return new, conflicts, duplicates
 
 
-def _credit(conn: Connection[Any], new: Sequence[Payment], touched: Sequence[str]) -> dict[str, WorkspaceState]:
+def _digests(conn: Connection[Any], new: Sequence[Payment]) -> dict[str, bytes]:
+    """What the chain takes in of each workspace's payments."""
+    found = conn.execute(
+        _DIGEST,
+        {
+            "workspace_ids": [payment.workspace_id for payment in new],
+            "payment_ids": [payment.payment_id for payment in new],
+            "kinds": [payment.kind for payment in new],
+            "amounts": rows.NumericArray([payment.amount for payment in new]),
+            "transactions": [
+                None if payment.transaction is None else json.dumps(payment.transaction) for payment in new
+            ],
+            "notes": [payment.note for payment in new],
+            "fingerprints": [payment.fingerprint.hex() for payment in new],
+            "times": [_moment(payment.occurred_at) for payment in new],
+        },
+    ).fetchall()
+    return dict(found)
+
+
+def _moment(micros: int) -> dt.datetime:
+    return _EPOCH + dt.timedelta(microseconds=micros)
+
+
+def _credit(
+    conn: Connection[Any], new: Sequence[Payment], touched: Sequence[str]
+) -> tuple[dict[str, WorkspaceState], dict[str, bytes]]:
+    """Move the balances; returns each workspace's state and the new link of its chain."""
+    digests = _digests(conn, new)
     amounts = dict.fromkeys(touched, 0)
     counts = dict.fromkeys(touched, 0)
     for payment in new:
@@ -103,15 +133,18 @@ def _credit(conn: Connection[Any], new: Sequence[Payment], touched: Sequence[str
             "workspace_ids": rows.TextArray([rows.text(name) for name in touched]),
             "amounts": rows.NumericArray([amounts[name] for name in touched]),
             "payments": rows.BigintArray([counts[name] for name in touched]),
+            "digests": rows.ByteaArray([digests[name] for name in touched]),
         },
     ).fetchall()
-    states = {row[0]: state_from_row(row) for row in found}
+    states = {row[0]: state_from_row(row[:-1]) for row in found}
     if len(states) != len(touched):
         raise MissingWorkspacesError(name for name in touched if name not in states)
-    return states
+    return states, {row[0]: row[-1] for row in found}
 
 
-def _append(conn: Connection[Any], new: Sequence[Payment], states: dict[str, WorkspaceState]) -> None:
+def _append(
+    conn: Connection[Any], new: Sequence[Payment], states: dict[str, WorkspaceState], links: dict[str, bytes]
+) -> None:
     totals: dict[str, list[int]] = {}
     for payment in new:
         sums = totals.setdefault(payment.workspace_id, [0, 0])
@@ -139,8 +172,9 @@ def _append(conn: Connection[Any], new: Sequence[Payment], states: dict[str, Wor
                 "transaction": None if payment.transaction is None else Jsonb(payment.transaction),
                 "note": payment.note,
                 "fingerprint": payment.fingerprint.hex(),
-                "occurred_at": _EPOCH + dt.timedelta(microseconds=payment.occurred_at),
-                "recorded_at": _EPOCH + dt.timedelta(microseconds=state.recorded_at),
+                "occurred_at": _moment(payment.occurred_at),
+                "recorded_at": _moment(state.recorded_at),
+                "link": links[payment.workspace_id] if current[1] == state.payment_count else None,
             }
         )
     conn.cursor().executemany(_INSERT_PAYMENT, values)

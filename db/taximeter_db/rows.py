@@ -19,37 +19,47 @@ COPY_TRAILER: Final = b"\xff\xff"
 NULL: Final = b"\xff\xff\xff\xff"
 _UNIX_TO_PG_EPOCH_MICROSECONDS: Final = 946_684_800_000_000  # 1970-01-01 to 2000-01-01
 
-_UUID_OID, _TEXT_OID, _NUMERIC_OID, _BIGINT_OID = 2950, 25, 1700, 20
+_UUID_OID, _TEXT_OID, _NUMERIC_OID, _BIGINT_OID, _BYTEA_OID = 2950, 25, 1700, 20, 17
 UUID_LENGTH: Final = struct.pack(">i", 16)
 KEY_HEAD: Final = struct.pack(">h", 3) + UUID_LENGTH
 """The start of a row of `copy_keys.sql`."""
 _pack_length = struct.Struct(">i").pack
 _pack_bigint = struct.Struct(">iq").pack
 _pack_array = struct.Struct(">iiIii").pack
-# length, digits, weight, sign, display scale, then four digits to base 10,000: below 10,000 USD with 12 decimals
-_pack_small_numeric = struct.Struct(">iHhHHHHHH").pack
-_pack_usage_head = struct.Struct(">hiqiqiqiqiq").pack
+# length, digits, weight, sign, display scale, then one to four digits to base 10,000: below 10,000 USD with 12 decimals
+_pack_small_numeric = [struct.Struct(">iHhHH" + "H" * count).pack for count in range(5)]
 _pack_payload_head = struct.Struct(">hiqiqih").pack
 _SMALL_NUMERIC_LIMIT = 10**16
 _POSITIVE, _NEGATIVE = 0x0000, 0x4000
 
 
 def numeric(pico: int) -> bytes:
-    """A length-prefixed binary ``numeric`` of scale 12 from picodollars."""
+    """A length-prefixed binary ``numeric`` of scale 12 from picodollars, in the very bytes in which PostgreSQL sends it.
+
+    That is, without zero digits at either end: what is hashed here must be what ``numeric_send`` gives to verify.
+    """
     sign = _POSITIVE
     if pico < 0:
         sign, pico = _NEGATIVE, -pico
     if pico < _SMALL_NUMERIC_LIMIT:
         high, low = divmod(pico, 100_000_000)
-        return _pack_small_numeric(16, 4, 0, sign, 12, high // 10_000, high % 10_000, low // 10_000, low % 10_000)
-    digits = []
+        digits = (high // 10_000, high % 10_000, low // 10_000, low % 10_000)
+        begin = 0 if digits[0] else 1 if digits[1] else 2 if digits[2] else 3
+        end = 4 if digits[3] else 3 if digits[2] else 2 if digits[1] else 1
+        if not pico:
+            begin = end = 0
+        count = end - begin
+        return _pack_small_numeric[count](8 + 2 * count, count, -begin, sign, 12, *digits[begin:end])
+    large = []
     while pico:
         pico, digit = divmod(pico, 10_000)
-        digits.append(digit)
-    digits.reverse()
-    count = len(digits)
-    # Three of the digits to base 10,000 stand behind the point.
-    return struct.pack(f">iHhHH{count}H", 8 + 2 * count, count, count - 4, sign, 12, *digits)
+        large.append(digit)
+    weight = len(large) - 4  # three of the digits to base 10,000 stand behind the point
+    large.reverse()
+    while not large[-1]:
+        del large[-1]
+    count = len(large)
+    return struct.pack(f">iHhHH{count}H", 8 + 2 * count, count, weight, sign, 12, *large)
 
 
 def text(value: str) -> bytes:
@@ -68,26 +78,14 @@ def prefixed(data: bytes) -> bytes:
     return _pack_length(len(data)) + data
 
 
-def usage_head(seq: int, entry: int, price_version: int, occurred_at: int, recorded_at: int) -> bytes:
-    """The fixed-width start of a row of `copy_usages.sql`; times in microseconds since the Unix epoch."""
-    return _pack_usage_head(
-        13,
-        8,
-        seq,
-        8,
-        entry,
-        8,
-        price_version,
-        8,
-        occurred_at - _UNIX_TO_PG_EPOCH_MICROSECONDS,
-        8,
-        recorded_at - _UNIX_TO_PG_EPOCH_MICROSECONDS,
-    )
+def time(micros: int) -> int:
+    """A moment as a binary ``timestamptz`` counts it, from microseconds since the Unix epoch."""
+    return micros - _UNIX_TO_PG_EPOCH_MICROSECONDS
 
 
 def payload_head(seq: int, recorded_at: int, codec: int) -> bytes:
-    """The fixed-width start of a row of `copy_payloads.sql`."""
-    return _pack_payload_head(5, 8, seq, 8, recorded_at - _UNIX_TO_PG_EPOCH_MICROSECONDS, 2, codec)
+    """The fixed-width start of a row of `copy_payloads.sql`; the time as of `time`."""
+    return _pack_payload_head(5, 8, seq, 8, recorded_at, 2, codec)
 
 
 class Binary:
@@ -147,6 +145,16 @@ class NumericArray(Binary):
         super().__init__(_array(_NUMERIC_OID, len(values), b"".join(map(numeric, values))))
 
 
+class ByteaArray(Binary):
+    """``bytea[]`` from byte strings."""
+
+    __slots__ = ()
+    oid = 1001
+
+    def __init__(self, values: Sequence[bytes]) -> None:
+        super().__init__(_array(_BYTEA_OID, len(values), b"".join(map(prefixed, values))))
+
+
 class BigintArray(Binary):
     """``bigint[]`` from integers."""
 
@@ -167,6 +175,6 @@ class _BinaryDumper(Dumper):
 
 def register(conn: Connection[Any]) -> None:
     """Teach a connection to send the parameters of this module as they are."""
-    for kind in (Numeric, UuidArray, TextArray, NumericArray, BigintArray):
+    for kind in (Numeric, UuidArray, TextArray, NumericArray, BigintArray, ByteaArray):
         dumper = type(f"{kind.__name__}Dumper", (_BinaryDumper,), {"oid": kind.oid})
         conn.adapters.register_dumper(kind, dumper)

@@ -42,7 +42,7 @@ class StatusChange(msgspec.Struct, frozen=True):
 
 
 def of_usages(
-    usages: Iterable[Usage], costs: Mapping[str, Sequence[int]], states: Mapping[str, WorkspaceState], recorded_at: int
+    usages: Iterable[Usage], costs: Mapping[str, Sequence[int]], states: Mapping[str, WorkspaceState]
 ) -> list[StatusChange]:
     """The changes that a batch of usages made; `costs` holds each workspace's cost and number of new usages."""
     moved: dict[str, list[int]] = {}
@@ -61,7 +61,7 @@ def of_usages(
             current[0] -= usage.cost
             current[1] += 1
             entry = current[1] + state.payment_count
-            _note(changes, state, (before, current[0]), recorded_at, entry, ("usage", current[1], usage.event_id))
+            _note(changes, state, (before, current[0]), entry, ("usage", current[1], usage.event_id))
     return changes
 
 
@@ -82,7 +82,7 @@ def of_payments(payments: Iterable[Payment], states: Mapping[str, WorkspaceState
         left[1] -= 1
         seq = state.payment_count - left[1]
         cause = ("payment", seq, payment.payment_id)
-        _note(changes, state, (before, state.balance - left[0]), state.recorded_at, seq + state.usage_count, cause)
+        _note(changes, state, (before, state.balance - left[0]), seq + state.usage_count, cause)
     return changes
 
 
@@ -117,7 +117,6 @@ def _note(
     changes: list[StatusChange],
     state: WorkspaceState,
     balances: tuple[int, int],
-    recorded_at: int,
     entry: int,
     cause: tuple[str, int, str],
 ) -> None:
@@ -127,7 +126,7 @@ def _note(
         changes.append(
             StatusChange(
                 state.workspace_id,
-                recorded_at,
+                state.recorded_at,
                 before,
                 after,
                 balances[1],

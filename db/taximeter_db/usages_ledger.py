@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import msgspec
 from psycopg import Connection
 
-from taximeter_db import rows, status_changes
+from taximeter_db import rows, status_changes, usage_rows
 from taximeter_db.claims import Claimed, Hope, claim
 from taximeter_db.events import Outcome, Rejected, Usage, WorkspaceState
 from taximeter_db.ledger_common import MissingWorkspacesError, park, state_from_row
@@ -22,11 +21,6 @@ _DEBIT = statement("debit_workspaces")
 _COPY_USAGES = statement("copy_usages")
 _COPY_PAYLOADS = statement("copy_payloads")
 _CODEC_PLAIN: Final = 0
-_quantities_json = msgspec.json.Encoder(decimal_format="number").encode
-# jsonb's binary format is a version number, 1, and the JSON text
-_JSONB_VERSION: Final = b"\x01"
-_NAMES_CACHED_MAX: Final = 10_000
-_names: dict[tuple[str, str | None, str | None], bytes] = {}
 
 
 def transact(
@@ -49,11 +43,12 @@ def transact(
         batch = claim(conn, usages, hope)
         if batch.new or batch.duplicates:
             costs = _costs(batch)
-            states = _debit(conn, batch, costs)
+            # All that can be made before the balances are locked is made before.
+            packed = usage_rows.pack(batch.new)
+            states, links = _debit(conn, batch, costs, packed.digests)
             if batch.new:
-                recorded_at = max(state.recorded_at for state in states.values())
-                _append(conn, batch.new, costs, states, recorded_at)
-                status_changes.append(conn, status_changes.of_usages(batch.new, costs, states, recorded_at))
+                _append(conn, batch.new, packed, costs, states, links)
+                status_changes.append(conn, status_changes.of_usages(batch.new, costs, states))
             mine.states = states
         park(conn, [*rejected, *batch.conflicts], mine)
         if before_commit is not None:
@@ -84,7 +79,10 @@ def _costs(batch: Claimed) -> dict[str, list[int]]:
     return costs
 
 
-def _debit(conn: Connection[Any], batch: Claimed, costs: dict[str, list[int]]) -> dict[str, WorkspaceState]:
+def _debit(
+    conn: Connection[Any], batch: Claimed, costs: dict[str, list[int]], digests: dict[str, bytes]
+) -> tuple[dict[str, WorkspaceState], dict[str, bytes]]:
+    """Move the balances; returns each workspace's state and the new link of its chain."""
     names = sorted(costs)
     found = conn.execute(
         _DEBIT,
@@ -93,63 +91,50 @@ def _debit(conn: Connection[Any], batch: Claimed, costs: dict[str, list[int]]) -
             "costs": rows.NumericArray([costs[name][0] for name in names]),
             "usages": rows.BigintArray([costs[name][1] for name in names]),
             "duplicates": rows.BigintArray([batch.duplicates.get(name, 0) for name in names]),
+            "digests": rows.ByteaArray([digests.get(name, b"") for name in names]),
         },
         prepare=True,
     ).fetchall()
-    states = {row[0]: state_from_row(row) for row in found}
+    states = {row[0]: state_from_row(row[:-1]) for row in found}
     if len(states) != len(names):
         raise MissingWorkspacesError(name for name in names if name not in states)
-    return states
+    return states, {row[0]: row[-1] for row in found}
 
 
 def _append(
     conn: Connection[Any],
     usages: Sequence[Usage],
+    packed: usage_rows.Packed,
     costs: dict[str, list[int]],
     states: dict[str, WorkspaceState],
-    recorded_at: int,
+    links: dict[str, bytes],
 ) -> None:
     """Append the rows of the log, each with its number and the balance after it, and their payloads."""
     # The update returned where each workspace ended; walking forward from where it began gives every row its balance.
     running: dict[str, list[int]] = {}
-    packed_names: dict[str, bytes] = {}
+    fixed: dict[str, tuple[bytes, int, int, int]] = {}
     for name, (cost, count) in costs.items():
         state = states[name]
-        running[name] = [state.balance + cost, state.usage_count - count, state.payment_count]
-        packed_names[name] = rows.text(name)
+        running[name] = [state.balance + cost, state.usage_count - count]
+        fixed[name] = (rows.text(name), state.usage_count, state.payment_count, rows.time(state.recorded_at))
     log = [rows.COPY_HEADER]
     payloads: list[bytes] = []
-    numeric, text, usage_head, names = rows.numeric, rows.text, rows.usage_head, _names
-    for usage in usages:
+    numeric, head, head_linked = rows.numeric, usage_rows.head, usage_rows.head_linked
+    for usage, tail in zip(usages, packed.tails, strict=True):
         current = running[usage.workspace_id]
         current[0] = balance = current[0] - usage.cost
         current[1] = seq = current[1] + 1
-        what = (usage.tool, usage.provider, usage.model)
-        workspace = packed_names[usage.workspace_id]
-        quantities = _quantities_json(usage.quantities)
-        log += (
-            usage_head(seq, seq + current[2], usage.price_version, usage.occurred_at, recorded_at),
-            numeric(usage.cost),
-            numeric(balance),
-            workspace,
-            text(usage.event_id),
-            names.get(what) or _remember(what),
-            rows.prefixed(_JSONB_VERSION + quantities),
-        )
+        workspace, last, payments, recorded_at = fixed[usage.workspace_id]
+        if seq == last:
+            begin = head_linked(seq, seq + payments, recorded_at, links[usage.workspace_id])
+        else:
+            begin = head(seq, seq + payments, recorded_at)
+        log += (begin, numeric(balance), workspace, tail)
         if usage.payload is not None:
-            head = rows.payload_head(seq, recorded_at, _CODEC_PLAIN)
-            payloads += (head, workspace, rows.prefixed(usage.payload))
+            payloads += (rows.payload_head(seq, recorded_at, _CODEC_PLAIN), workspace, rows.prefixed(usage.payload))
     log.append(rows.COPY_TRAILER)
     with conn.cursor().copy(_COPY_USAGES) as copy:
         copy.write(b"".join(log))
     if payloads:
         with conn.cursor().copy(_COPY_PAYLOADS) as copy:
             copy.write(b"".join((rows.COPY_HEADER, *payloads, rows.COPY_TRAILER)))
-
-
-def _remember(what: tuple[str, str | None, str | None]) -> bytes:
-    """Packed tool, provider and model; few combinations make up nearly all of the traffic."""
-    if len(_names) >= _NAMES_CACHED_MAX:
-        _names.clear()
-    packed = _names[what] = b"".join(map(rows.text_or_null, what))
-    return packed

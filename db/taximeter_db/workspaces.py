@@ -40,7 +40,8 @@ VALUES (%(id)s, coalesce(%(minimum)s::numeric, %(default_minimum)s::numeric),
 ON CONFLICT (workspace_id) DO UPDATE
 SET minimum_balance = coalesce(%(minimum)s::numeric, w.minimum_balance),
     low_balance_threshold = coalesce(%(low)s::numeric, w.low_balance_threshold),
-    version = w.version + 1, updated_at = clock_timestamp()
+    version = w.version + 1,
+    updated_at = greatest(clock_timestamp(), w.updated_at + interval '1 microsecond')
 """
 
 

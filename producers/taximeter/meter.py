@@ -24,6 +24,7 @@ from taximeter.transports import redis_url
 
 BROKER_URL_VARIABLE: Final = "TAXIMETER_BROKER_URL"
 REDIS_URL_VARIABLE: Final = "TAXIMETER_REDIS_URL"
+PRODUCER_KEY_VARIABLE: Final = "TAXIMETER_PRODUCER_KEY"
 SPOOL_VARIABLE: Final = "TAXIMETER_SPOOL"
 SHARDS_VARIABLE: Final = "TAXIMETER_SHARDS"
 EXIT_FLUSH_SECONDS: Final = 5.0
@@ -38,6 +39,7 @@ class Meter:
         broker_url: ``amqp://``, ``amqps://`` (RabbitMQ) or ``redis://``, ``rediss://``, ``unix://`` (Redis or
             Valkey). None: this meter cannot record.
         redis_url: Address of the Redis or Valkey that holds the flags. None: this meter cannot check flags.
+        producer_key: ``id:secret``, signs what goes to a Redis or Valkey broker that asks for it.
         spool: Directory of the spool, shared by any number of processes that publish to the same broker. Default:
             ``$XDG_STATE_HOME/taximeter/spool`` or ``~/.local/state/taximeter/spool``.
         source: CloudEvents source of the events. Default: ``/python/<host name>``.
@@ -63,6 +65,7 @@ class Meter:
         *,
         broker_url: str | None = None,
         redis_url: str | None = None,
+        producer_key: str | None = None,
         spool: str | os.PathLike[str] | None = None,
         source: str | None = None,
         timeout_seconds: float = 0.05,
@@ -96,6 +99,7 @@ class Meter:
                 self._outbox = Outbox(
                     OutboxSettings(
                         broker_url=broker_url,
+                        producer_key=producer_key,
                         directory=Path(spool) if spool is not None else default_spool(),
                         spool_bytes_max=spool_bytes_max,
                         fsync=fsync,
@@ -117,7 +121,7 @@ class Meter:
 
     @classmethod
     def from_env(cls, **settings: Any) -> Self:
-        """Make a meter from ``TAXIMETER_BROKER_URL``, ``TAXIMETER_REDIS_URL``, ``TAXIMETER_SPOOL`` and ``TAXIMETER_SHARDS``.
+        """Make a meter from the environment: ``TAXIMETER_`` and BROKER_URL, REDIS_URL, SPOOL, SHARDS, PRODUCER_KEY.
 
         Either address may be missing: then only the other half works, and the error for the missing half says so.
         Keyword arguments are those of `Meter` and win over the environment.
@@ -125,6 +129,7 @@ class Meter:
         environment = {
             "broker_url": os.environ.get(BROKER_URL_VARIABLE) or None,
             "redis_url": os.environ.get(REDIS_URL_VARIABLE) or None,
+            "producer_key": os.environ.get(PRODUCER_KEY_VARIABLE) or None,
             "spool": os.environ.get(SPOOL_VARIABLE) or None,
             "shards": _shards_of(os.environ.get(SHARDS_VARIABLE) or "1"),
         }

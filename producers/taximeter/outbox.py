@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,7 +39,8 @@ class MeterStats(NamedTuple):
 class OutboxSettings:
     """The settings of `taximeter.Meter` that concern publishing; explained there."""
 
-    broker_url: str
+    broker_url: str = field(repr=False)
+    producer_key: str | None = field(repr=False)
     directory: Path
     spool_bytes_max: int
     fsync: bool
@@ -59,7 +60,9 @@ class Outbox:
     """
 
     def __init__(self, settings: OutboxSettings) -> None:
-        open_transport(settings.broker_url)  # an address that cannot be understood shows here, not in the background
+        open_transport(
+            settings.broker_url, settings.producer_key
+        )  # an address that cannot be understood shows here, not in the background
         self._settings = settings
         self._lock = threading.RLock()
         self._closed = False
@@ -156,7 +159,7 @@ class Outbox:
             )
             publisher = Publisher(
                 spool,
-                lambda: open_transport(settings.broker_url),
+                lambda: open_transport(settings.broker_url, settings.producer_key),
                 batch_events_max=settings.batch_events_max,
                 batch_bytes_max=settings.batch_bytes_max,
                 linger_seconds=settings.linger_seconds,

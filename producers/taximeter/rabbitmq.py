@@ -37,6 +37,8 @@ class RabbitTransport:
             heartbeat=HEARTBEAT_SECONDS,
             transport_options={"read_timeout": WRITE_TIMEOUT_SECONDS, "write_timeout": WRITE_TIMEOUT_SECONDS},
         )
+        # RabbitMQ refuses a message that names another user than its connection's: so the name can be trusted.
+        self._who = {"user_id": self._settings.userid} if self._settings.userid else {}
         self._connection: Any = None
         self._channel: Any = None
         self._tag = 0
@@ -68,6 +70,7 @@ class RabbitTransport:
             delivery_mode=_PERSISTENT,
             # A return names no delivery tag: this does.
             message_id=str(self._tag),
+            **self._who,
         )
         self._outstanding[self._tag] = None
         self._channel.basic_publish(message, exchange=names.EXCHANGE, routing_key=routing_key, mandatory=True)

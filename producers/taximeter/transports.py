@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from taximeter.errors import ConfigurationError
+from taximeter.signing import ProducerKey
 
 
 class Settled(NamedTuple):
@@ -41,14 +42,18 @@ class Transport(Protocol):
         """In a forked child: close this copy of the socket, and leave the parent's connection as it is."""
 
 
-def open_transport(url: str) -> Transport:
-    """Return the unconnected transport for a broker's address.
+def open_transport(url: str, producer_key: str | None = None) -> Transport:
+    """Return the unconnected transport for a broker's address; `producer_key` signs what goes to a Redis or Valkey.
 
     Raises:
-        ConfigurationError: The address is of no kind that producers can publish to.
+        ConfigurationError: The address is of no kind that producers can publish to, or the key does not fit.
     """
     scheme = url.partition("://")[0]
     if scheme in {"amqp", "amqps", "pyamqp"}:
+        if producer_key:
+            raise ConfigurationError(
+                "TAXIMETER_PRODUCER_KEY is for a Redis or Valkey broker; RabbitMQ knows its users by itself. Unset it."
+            )
         from taximeter.rabbitmq import RabbitTransport
 
         return RabbitTransport(url)
@@ -56,7 +61,7 @@ def open_transport(url: str) -> Transport:
         from taximeter.valkey import ValkeyTransport
 
         try:
-            return ValkeyTransport(redis_url(url))
+            return ValkeyTransport(redis_url(url), ProducerKey.parse(producer_key) if producer_key else None)
         except ValueError as error:
             raise ConfigurationError(f"TAXIMETER_BROKER_URL cannot be understood: {error}") from error
     raise ConfigurationError(

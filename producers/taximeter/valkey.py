@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taximeter import names
+from taximeter.signing import ProducerKey
 from taximeter.transports import Settled
 
 TIMEOUT_SECONDS: Final = 5.0
@@ -23,7 +24,8 @@ _inherited: list[object] = []
 class ValkeyTransport:
     """A connection whose every reply is the confirm."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: ProducerKey | None = None) -> None:
+        self._key = key
         self._pool = redis.ConnectionPool.from_url(
             url,
             socket_timeout=TIMEOUT_SECONDS,
@@ -42,7 +44,8 @@ class ValkeyTransport:
 
     def publish(self, routing_key: str, body: bytes) -> int:
         """Push one batch message and wait for the reply."""
-        self._connection.send_command("LPUSH", names.queue_of(routing_key), body)
+        queue = names.queue_of(routing_key)
+        self._connection.send_command("LPUSH", queue, self._key.sign(queue, body) if self._key else body)
         self._connection.read_response()
         self._tag += 1
         self._settled.append(Settled(self._tag, None))

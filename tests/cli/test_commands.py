@@ -187,6 +187,22 @@ def test_flags_rebuild_heals_a_flushed_cache(running: Instance):
         assert flags.exists("taximeter:flags:ready")
 
 
+def test_a_checkpoint_is_written_and_compared_with(running: Instance):
+    key = {"TAXIMETER_CHECKPOINT_KEY": "a secret of the auditor's own"}
+    file = running.folder / "today.checkpoint"
+    assert "TAXIMETER_CHECKPOINT_KEY is not set" in running("checkpoint", str(file)).stderr
+    running.json("credit", "checked", "5", "--id", "before")
+    assert running("checkpoint", str(file), **key).returncode == 0
+    running.json("credit", "checked", "5", "--id", "after")
+    for options in ((), ("--since-checkpoint",)):
+        again = running("verify", "--checkpoint", str(file), *options, **key)
+        assert (again.returncode, "Everything agrees" in again.stdout) == (0, True), again.stderr
+    file.write_bytes(file.read_bytes().replace(b"5.0", b"6.0"))
+    changed = running("verify", "--checkpoint", str(file), **key)
+    assert (changed.returncode, "was changed" in changed.stderr) == (1, True)
+    assert "needs --checkpoint" in running("verify", "--since-checkpoint").stderr
+
+
 def test_verify_and_migrate_report(running: Instance):
     report = running.json("verify")
     assert report["ok"]

@@ -68,6 +68,29 @@ def test_passwords_keep_strangers_out(running: Instance):
     assert password not in arguments
 
 
+def test_each_part_has_a_user_of_its_own_with_no_more_than_its_rights(running: Instance):
+    environments = {}
+    for name in ("worker", "dashboard"):
+        raw = Path(f"/proc/{running.pids()[name]}/environ").read_bytes().decode()
+        environments[name] = dict(entry.split("=", 1) for entry in raw.split("\0") if "=" in entry)
+    worker, page = environments["worker"], environments["dashboard"]
+    users = {
+        "worker": worker["TAXIMETER_DATABASE_URL"],
+        "metrics": worker["TAXIMETER_METRICS_DATABASE_URL"],
+        "dashboard": page["TAXIMETER_DATABASE_URL"],
+    }
+    for user, url in users.items():
+        with psycopg.connect(url) as connection:
+            assert connection.info.user == user
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("DELETE FROM taximeter.payments")
+    for url in (worker["TAXIMETER_REDIS_URL"], worker["TAXIMETER_BROKER_URL"]):
+        with redis.Redis.from_url(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
+            client.flushdb()
+    owner = running.addresses["TAXIMETER_DATABASE_URL"]
+    assert owner not in (*worker.values(), *page.values())
+
+
 def test_env_gives_shell_exports_and_json(running: Instance):
     addresses = running.json("env")
     assert {name: running.addresses[name] for name in addresses} == addresses

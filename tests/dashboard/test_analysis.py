@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from benchmarks import generate
 from dashboard_factory import PICO, make_usage
 from taximeter_dashboard import analysis, charts_scale, times
 from taximeter_db import ledger, rollups
@@ -16,31 +17,50 @@ from taximeter_db.reading import spending
 NEPAL = times.zone("Asia/Kathmandu")
 
 
-def test_days_are_the_viewers(conn, book):
-    book(*(make_usage(cost="0.01", tool=f"tool-{n % 7}") for n in range(40)))
-    rollups.advance(conn, "acme")
-    # The server's clock stamps the log; the same usages seen from slots of other days.
-    for hours in (6, 18, 19, 30):
-        conn.execute(
-            """INSERT INTO taximeter.usage_rollups SELECT workspace_id, slot - make_interval(hours => %s), tool, model,
-               usages, cost, cost_max, first_seq, last_seq FROM taximeter.usage_rollups WHERE last_seq > 0
-               ON CONFLICT DO NOTHING""",
-            [hours],
-        )
+def test_days_are_the_viewers(database_url, conn):
+    generate.fill(database_url, generate.Shape(usages=3_000, workspaces=1, days=40, prefix="acme-"), connections=1)
+    workspace_id = "acme-000000"
+    reached, count = 0, 1
+    while reached < count:  # in runs that end anywhere
+        reached, count = rollups.advance(conn, workspace_id, 700)
     now = dt.datetime.now(dt.UTC)
-    result = analysis.analyse(conn, "acme", "month", "tool", now, NEPAL)
+    result = analysis.analyse(conn, workspace_id, "month", "tool", now, NEPAL)
+    first = analysis.starts(now, NEPAL, "month")[0].replace(tzinfo=NEPAL)
     expected = dict(
         conn.execute(
-            """SELECT to_char(slot AT TIME ZONE 'Asia/Kathmandu', 'FMDD Mon'), (sum(cost) * 1000000000000)::bigint
-               FROM taximeter.usage_rollups GROUP BY 1"""
+            """SELECT to_char(recorded_at AT TIME ZONE 'Asia/Kathmandu', 'FMDD Mon'), (sum(cost) * 1000000000000)::bigint
+               FROM taximeter.usages WHERE recorded_at >= %s GROUP BY 1""",
+            [first],
         ).fetchall()
     )
-    assert {one.label: one.cost for one in result.periods if one.cost} == expected
+    assert len(expected) == 30
+    assert {one.label: one.cost for one in result.periods} == expected
     assert result.cost == sum(expected.values()) == sum(total.cost for total in result.totals)
-    assert [total.name for total in result.totals][-1] == "All other"
-    assert len(result.totals) == 6
     for one in result.periods:
         assert sum(one.costs) == one.cost
+
+
+def test_what_is_not_among_the_first_five_is_added_up(conn, book):
+    book(*(make_usage(cost="0.01", tool=f"tool-{n % 7}") for n in range(14)))
+    result = analysis.analyse(conn, "acme", "day", "tool", dt.datetime.now(dt.UTC), NEPAL)
+    assert [total.name for total in result.totals][-1] == "All other"
+    assert len(result.totals) == 6
+    assert sum(total.cost for total in result.totals) == result.cost == 14 * PICO // 100
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"), [("Europe/Riga", dt.date(2026, 3, 29), 23), ("Europe/Riga", dt.date(2026, 10, 25), 25)]
+)
+def test_an_hour_that_the_clock_skips_or_repeats_is_counted_once(zone, day, hours):
+    where = times.zone(zone)
+    midnight = dt.datetime(day.year, day.month, day.day, tzinfo=where)
+    until = (midnight + dt.timedelta(days=1)).astimezone(dt.UTC)
+    periods = spending._periods(midnight.astimezone(dt.UTC), until, "hour", where)
+    assert [start.hour for start, _ in periods] == list(range(24))
+    moments = [moment for _, moment in periods] + [until]
+    lengths = [(end - start) / dt.timedelta(hours=1) for start, end in itertools.pairwise(moments)]
+    assert sum(lengths) == hours
+    assert sorted(set(lengths)) == ([0, 1] if hours == 23 else [1, 2])
 
 
 def test_usages_of_just_now_are_in(conn, book):

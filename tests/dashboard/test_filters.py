@@ -54,10 +54,15 @@ def test_rollups_are_the_sum_of_the_log_however_they_are_cut(logged, run: int):
     assert (reached, count) == (600, 600)
     assert rollups.behind(logged) == []
     wrong = logged.execute(
-        """SELECT * FROM (
-             SELECT date_bin('15 minutes', recorded_at, 'epoch') AS slot, tool, coalesce(model, '') AS model, count(*),
-                    sum(cost), max(cost), min(seq), max(seq) FROM taximeter.usages GROUP BY 1, 2, 3
-           ) AS log EXCEPT SELECT slot, tool, model, usages, cost, cost_max, first_seq, last_seq
+        """WITH log AS (
+             SELECT tool, coalesce(model, '') AS model, width_bucket(cost, '{0.001,0.01,0.1,1}'::numeric[])::smallint AS band,
+                    date_bin('15 minutes', recorded_at, 'epoch') AS slot, seq / 1024 AS block, count(*) AS usages,
+                    sum(cost) AS cost, min(seq), max(seq)
+             FROM taximeter.usages GROUP BY 1, 2, 3, 4, 5
+           )
+           SELECT *, sum(usages) OVER running, sum(cost) OVER running FROM log
+           WINDOW running AS (PARTITION BY tool, model, band ORDER BY slot, block)
+           EXCEPT SELECT tool, model, band, slot, block, usages, cost, first_seq, last_seq, usages_total, cost_total
            FROM taximeter.usage_rollups"""
     ).fetchall()
     assert wrong == []
@@ -72,7 +77,9 @@ def test_rollups_are_the_sum_of_the_log_however_they_are_cut(logged, run: int):
         (Filter(), "true"),
         (Filter(tool="chat"), "tool = 'chat'"),
         (Filter(tool="chat", model="sonnet"), "tool = 'chat' AND model = 'sonnet'"),
-        (Filter(cost_min=PICO // 20), "cost >= 0.05"),
+        (Filter(cost_min=PICO // 100), "cost >= 0.01"),
+        (Filter(cost_min=PICO // 1000, tool="chat"), "cost >= 0.001 AND tool = 'chat'"),
+        (Filter(cost_min=PICO), "false"),
         (Filter(model="none of these"), "false"),
         (Filter(since=dt.datetime(2100, 1, 1, tzinfo=dt.UTC)), "false"),
         (Filter(until=dt.datetime(2100, 1, 1, tzinfo=dt.UTC), tool="search"), "tool = 'search'"),
@@ -83,8 +90,67 @@ def test_filters_find_what_a_scan_finds(logged, wanted: Filter, where: str, newe
     expected = _scan(logged, where)
     seqs = [seq for seq, _ in expected]
     assert _all(logged, wanted, newest=newest) == (seqs if newest else seqs[::-1])
-    if wanted.cost_min is None:
-        assert filtered.totals(logged, "acme", wanted) == (len(expected), int(sum(cost for _, cost in expected) * PICO))
+    cost = int(sum(cost for _, cost in expected) * PICO)
+    assert filtered.totals(logged, "acme", wanted) == filtered.Totals(len(expected), cost)
+
+
+@pytest.fixture
+def numbered(conn, monkeypatch):
+    """500 usages with ids from a few stems, in runs of 64 and pages of 8, the newest ones in no run yet."""
+    monkeypatch.setattr(rollups, "ID_RUN_USAGES", 64)
+    monkeypatch.setattr(rollups, "ID_PAGE_IDS", 8)
+    chance = random.Random(11)
+    stems = ["a", "ab", "abc", "b", "~", "A", "a b", "0199c7f2-"]
+    usages = [make_usage(event_id=f"{chance.choice(stems)}{n:03}", tool=chance.choice(TOOLS)) for n in range(500)]
+    for first in range(0, 500, 50):
+        ledger.book(conn, usages[first : first + 50])
+    for run in (3, 70, 100, 2000):
+        rollups.advance(conn, "acme", run)
+    return conn
+
+
+@pytest.mark.parametrize("newest", [True, False])
+@pytest.mark.parametrize(
+    "start", ["a", "ab", "abc", "abc0", "b1", "~", "A", "a b", "0199c7f2-4", "c", " ", "a%", "a_", "~~"]
+)
+def test_ids_are_found_by_their_start(numbered, start: str, newest: bool):
+    expected = numbered.execute(
+        "SELECT seq, cost FROM taximeter.usages WHERE starts_with(event_id, %s) ORDER BY seq DESC", [start]
+    ).fetchall()
+    seqs = [seq for seq, _ in expected]
+    wanted = Filter(id_start=start)
+    assert _all(numbered, wanted, newest=newest) == (seqs if newest else seqs[::-1])
+    cost = int(sum(cost for _, cost in expected) * PICO)
+    for exactly in (False, True):
+        assert filtered.totals(numbered, "acme", wanted, exactly=exactly) == filtered.Totals(len(seqs), cost)
+
+
+def test_ids_and_other_terms_go_together(numbered, monkeypatch):
+    where = "starts_with(event_id, 'ab') AND tool = 'chat'"
+    wanted = Filter(id_start="ab", tool="chat")
+    seqs = [seq for seq, _ in _scan(numbered, where)]
+    assert _all(numbered, wanted) == seqs
+    assert filtered.totals(numbered, "acme", wanted).usages == len(seqs)
+    # A search that may not go on for ever says how far it came, and can be taken up there.
+    monkeypatch.setattr(filtered, "_CANDIDATES", 3)
+    monkeypatch.setattr(filtered, "_STEPS_MAX", 2)
+    rare = Filter(id_start="a", tool="none of these")
+    page, places = filtered.search(numbered, "acme", rare), []
+    while page.place is not None:
+        assert page.rows == []
+        places.append(page.place)
+        page = filtered.search(numbered, "acme", rare, before=page.place)
+    assert places == sorted(places, reverse=True)
+    assert len(places) > 10
+
+
+def test_what_is_too_many_to_count_unasked_is_said_so(numbered, monkeypatch):
+    monkeypatch.setattr(filtered, "COUNT_MAX", 20)
+    monkeypatch.setattr(filtered, "COSTED_MAX", 10)
+    count = len(_scan(numbered, "starts_with(event_id, 'a')"))
+    wanted = Filter(id_start="a")
+    assert filtered.totals(numbered, "acme", wanted) == filtered.Totals(20, None, more=True)
+    assert filtered.totals(numbered, "acme", wanted, exactly=True).usages == count > 20
 
 
 def test_an_unknown_workspace_has_nothing_to_roll_up(conn):

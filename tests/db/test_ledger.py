@@ -78,6 +78,17 @@ def test_duplicates_and_conflicts_within_one_batch(conn, usage):
     assert workspaces.get(conn, "a").balance == -10
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_is_booked_decides_and_not_what_comes_first_in_a_batch(conn, usage, swapped):
+    """Delivered again in another order, the event that is booked must not be parked as a conflict with its rival."""
+    booked, rival = usage("a", "x", cost=10), usage("a", "x", cost=11)
+    ledger.book(conn, [booked])
+    outcome = ledger.book(conn, [rival, booked] if swapped else [booked, rival])
+    assert (outcome.usages_booked, outcome.usages_duplicate) == (0, 1)
+    assert [refused.event for refused in outcome.refused] == [rival.raw]
+    assert conn.execute("SELECT event FROM taximeter.quarantine_log").fetchall() == [(rival.raw,)]
+
+
 def test_a_conflict_names_both_fingerprints_and_the_first_stays(conn, usage):
     booked = usage("a", "x", cost=10)
     ledger.book(conn, [booked])

@@ -92,3 +92,4 @@ def test_an_absent_server_is_an_error_without_the_password():
     with pytest.raises(DatabaseUnavailableError, match="cannot be reached") as caught:
         connect.connect("postgresql://someone:hush@127.0.0.1:1/none")
     assert "hush" not in str(caught.value)
+    assert "Connection refused" in str(caught.value), "the reason, not the hint that follows it"

@@ -24,6 +24,7 @@ MATRIX: dict[str, dict[str, str]] = {
     "usage_keys": {"worker": ADD, "dashboard": "SELECT"},
     "payments": {"worker": ADD, "dashboard": "SELECT"},
     "status_changes": {"worker": ADD, "dashboard": ADD},
+    "chain_starts": NOTHING,
     "workspaces": {
         "worker": f"{ADD} UPDATE",
         "dashboard": "SELECT INSERT(low_balance_threshold,minimum_balance,workspace_id)"
@@ -37,9 +38,11 @@ MATRIX: dict[str, dict[str, str]] = {
     "usage_rollups": {"worker": f"{ADD} UPDATE", "dashboard": f"{ADD} UPDATE"},
     "rollup_progress": {"worker": f"{ADD} UPDATE", "dashboard": f"{ADD} UPDATE"},
     "usage_names": {"worker": ADD, "dashboard": ADD},
+    "usage_id_pages": {"worker": ADD, "dashboard": ADD},
     "workspace_changes": {"dashboard": ADD},
     "workspace_readers": {"dashboard": f"{ADD} DELETE"},
     "operator_looks": {"dashboard": "INSERT"},
+    "exports": {"dashboard": f"{ADD} UPDATE(moved_at,rows_done,state)"},
     "used_sign_ins": {"dashboard": f"{ADD} DELETE"},
     "price_revisions": {"worker": "SELECT", "dashboard": "SELECT"},
     "price_entries": {"worker": "SELECT", "dashboard": "SELECT"},

@@ -58,7 +58,7 @@ def test_no_reader_falls_back_to_the_whole_log(filled, role_url: Callable[[str],
     with connect.connection(role_url("dashboard")) as mine:
         now = dt.datetime.now(dt.UTC)
         found = summary.Summary("acme", usage_count=COUNT, usage_cost=COUNT, balance=-COUNT * 10**12, known=True)
-        wanted = filtered.Filter(tool="chat", since=now, cost_min=1)
+        wanted = filtered.Filter(tool="chat", since=now, cost_min=min(filtered.LEAST))
 
         readers: dict[str, tuple[Callable[[], Any], int]] = {
             "a page": (lambda: usages.between(mine, "acme", 12_001, 12_020), 40),

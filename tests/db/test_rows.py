@@ -31,8 +31,11 @@ def test_numerics(conn: psycopg.Connection[Any], values: list[int]):
     (found,) = conn.execute("SELECT %s", [rows.NumericArray(values)]).fetchone()
     assert [int(value.scaleb(12)) for value in found] == values
     for value in values[:3]:
-        (single,) = conn.execute("SELECT %s::numeric(27,12)", [rows.Numeric(value)]).fetchone()
+        single, sent = conn.execute(
+            "SELECT n, numeric_send(n) FROM (SELECT %s::numeric(27,12) AS n) AS one", [rows.Numeric(value)]
+        ).fetchone()
         assert single == Decimal(value).scaleb(-12)
+        assert sent == rows.numeric(value)[4:]
 
 
 @fixture_is_fine
@@ -40,14 +43,18 @@ def test_numerics(conn: psycopg.Connection[Any], values: list[int]):
     st.lists(st.uuids(), max_size=5),
     st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=5),
     st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
+    st.lists(st.binary(max_size=9), max_size=5),
 )
-def test_other_arrays(conn: psycopg.Connection[Any], ids: list[uuid.UUID], texts: list[str], numbers: list[int]):
+def test_other_arrays(
+    conn: psycopg.Connection[Any], ids: list[uuid.UUID], texts: list[str], numbers: list[int], data: list[bytes]
+):
     found = conn.execute(
-        "SELECT %s, %s, %s",
+        "SELECT %s, %s, %s, %s",
         [
             rows.UuidArray([value.bytes for value in ids]),
             rows.TextArray([rows.text(value) for value in texts]),
             rows.BigintArray(numbers),
+            rows.ByteaArray(data),
         ],
     ).fetchone()
-    assert found == (ids, texts, numbers)
+    assert found == (ids, texts, numbers, data)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from taximeter_db import connect, ledger
-from taximeter_db import verify as verify_module
+from taximeter_db import connect, ledger, verify_chunks
 from taximeter_db.verify import verify
 
 
@@ -58,8 +57,8 @@ def test_each_kind_of_fault_is_found_and_named(booked, tampering: str, kind: str
 
 
 def test_runs_of_workspaces_are_walked_to_the_end(booked, usage, monkeypatch):
-    monkeypatch.setattr(verify_module, "ENTRIES_PER_CHUNK", 3)
-    monkeypatch.setattr(verify_module, "WORKSPACES_PER_CHUNK", 2)
+    monkeypatch.setattr(verify_chunks, "ENTRIES_PER_CHUNK", 3)
+    monkeypatch.setattr(verify_chunks, "WORKSPACES_PER_CHUNK", 2)
     ledger.book(booked, [usage(name) for name in "defgh"])
     seen = []
     report = verify(booked, progress=lambda so_far: seen.append(so_far.workspaces))

@@ -44,8 +44,15 @@ def composed(secrets: Mapping[str, str], *overrides: Path) -> dict[str, Any]:
 
 
 def secret_names() -> list[str]:
-    """What ``.env`` has to define."""
+    """What Compose takes from ``.env``."""
     return sorted(set(re.findall(r"\$\{(\w+)", BASE.read_text() + VALKEY_BROKER.read_text())))
+
+
+def all_secret_names() -> list[str]:
+    """What ``.env`` has to define: also the passwords of the brokers' users."""
+    templates = (DEPLOY / "rabbitmq" / "definitions.in.json", DEPLOY / "valkey" / "users.in.acl")
+    text = "".join(path.read_text() for path in templates)
+    return sorted({*secret_names(), *re.findall(r"\b[A-Z]+_[A-Z]+_PASSWORD\b", text)})
 
 
 def seconds(duration: str) -> int:

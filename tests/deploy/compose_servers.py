@@ -7,6 +7,8 @@ would provide is named here.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import re
 import shutil
 import socket
@@ -15,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -27,6 +30,17 @@ from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.process import LOOPBACK, free_port, spawn, wait_until
 
 Service = dict[str, Any]
+
+
+@functools.cache
+def make_secrets() -> ModuleType:
+    """`deploy/make_secrets.py` as a module."""
+    spec = importlib.util.spec_from_file_location("make_secrets", DEPLOY / "make_secrets.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(argv: Sequence[str | Path], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -45,7 +59,8 @@ def prepare_postgres(server: Postgres, service: Service, environment: Mapping[st
     """What the image does on an empty folder: run the mounted script as the superuser, with the service's environment."""
     psql = accounts.binaries(None) / "psql"
     admin = [psql, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={server.admin_url()}"]
-    for undo in ("DROP DATABASE taximeter", "DROP ROLE taximeter"):  # the embedded server's own
+    made = "worker, dashboard, metrics, taximeter_worker, taximeter_dashboard, taximeter_metrics"
+    for undo in ("DROP DATABASE taximeter", f"DROP ROLE taximeter, {made}"):  # the embedded server's own
         done = run([*admin, f"--command={undo}"], environment)
         assert done.returncode == 0, done.stderr
     (script,) = (mount.split(":")[0] for mount in service["volumes"] if "initdb.d" in mount)
@@ -60,11 +75,17 @@ def postgres_healthy(server: Postgres, service: Service, environment: Mapping[st
 
 
 @contextlib.contextmanager
-def valkey_server(service: Service, folder: Path, environment: Mapping[str, str]) -> Iterator[int]:
+def valkey_server(
+    service: Service, folder: Path, environment: Mapping[str, str], secrets: Mapping[str, str]
+) -> Iterator[int]:
     """Valkey by the service's own command; gives its port."""
     port = free_port()
     program, *arguments = service["command"]
     assert program == "valkey-server"
+    (folder / "users.acl").write_text(
+        make_secrets().access_list((DEPLOY / "valkey" / "users.in.acl").read_text(), dict(secrets))
+    )
+    arguments = [word.replace("/etc/valkey/users.acl", str(folder / "users.acl")) for word in arguments]
     command = [valkey.binary(), *arguments, "--port", str(port), "--bind", LOOPBACK, "--dir", folder]
     process = spawn(command, log=folder / "valkey.log", env=environment, cwd=folder)
     try:
@@ -78,9 +99,10 @@ def valkey_server(service: Service, folder: Path, environment: Mapping[str, str]
 class ComposeRabbitMQ(RabbitMQ):
     """A node with the repository's configuration, plugins and the service's environment."""
 
-    def __init__(self, folder: Path, service: Service) -> None:
+    def __init__(self, folder: Path, service: Service, secrets: Mapping[str, str]) -> None:
         super().__init__(folder)
         self._service = service
+        self._secrets = dict(secrets)
         self.port = free_port()  # known before the start, for those that wait for it
         self.prometheus_port = free_port()
 
@@ -96,11 +118,14 @@ class ComposeRabbitMQ(RabbitMQ):
             # this machine's disk is not the broker's alone
             disk_free_limit.absolute = 50MB
         """
+        template = (DEPLOY / "rabbitmq" / "definitions.in.json").read_text()
+        (self.folder / "definitions.json").write_text(make_secrets().definitions(template, self._secrets))
         configuration = by_target["/etc/rabbitmq/rabbitmq.conf"].read_text()
+        configuration = configuration.replace("/etc/rabbitmq/definitions.json", str(self.folder / "definitions.json"))
         (self.folder / "rabbitmq.conf").write_text(configuration + "\n".join(map(str.strip, ours.splitlines())) + "\n")
 
     def _environment(self) -> dict[str, str]:
-        return {**super()._environment(), **self._service["environment"]}
+        return {**super()._environment(), **self._service.get("environment", {})}
 
     def _answers(self) -> bool:
         if not _listens(self.port):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from deploy.compose_file import (
     ROOT,
     VALKEY_BROKER,
     MissingSecretError,
+    all_secret_names,
     composed,
     load,
     seconds,
@@ -25,6 +28,7 @@ from taximeter_cli.embedded import valkey as embedded_valkey
 from taximeter_worker.settings import Settings
 
 SECRETS = {name: f"secret-{name.lower()}" for name in secret_names()}
+MADE = ("rabbitmq/definitions.json", "valkey/users.acl")
 SERVICE_KEYS = {
     *("build", "cap_add", "cap_drop", "command", "depends_on", "deploy", "environment", "healthcheck", "hostname"),
     *(
@@ -51,7 +55,17 @@ def _service(name: str) -> dict[str, Any]:
 
 
 def test_all_parts_are_there():
-    assert SERVICES == ["grafana", "migrate", "postgres", "prometheus", "rabbitmq", "valkey", "worker"]
+    assert SERVICES == [
+        "cli",
+        "dashboard",
+        "grafana",
+        "migrate",
+        "postgres",
+        "prometheus",
+        "rabbitmq",
+        "valkey",
+        "worker",
+    ]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -100,6 +114,8 @@ def test_mounts_exist_and_can_be_read_by_the_container_s_user(name: str):
             continue
         assert mode == ["ro"], f"{source} is part of the repository"
         path = DEPLOY / source
+        if source.removeprefix("./") in MADE:
+            continue  # by make_secrets.py, whose own test looks at their modes
         assert path.exists(), source
         for one in [path, *path.rglob("*")]:
             wanted = 0o055 if one.is_dir() else 0o044
@@ -119,7 +135,7 @@ def test_dependencies_can_be_met(name: str):
 
 def test_all_but_the_migration_are_checked_limited_and_started_again():
     for name, service in composed(SECRETS)["services"].items():
-        if name != "migrate":
+        if name not in {"migrate", "cli"}:
             assert service["restart"] == "unless-stopped"
             assert service["healthcheck"]["test"][0] == "CMD", "no shell"
             assert service["deploy"]["resources"]["limits"]["memory"]
@@ -127,13 +143,13 @@ def test_all_but_the_migration_are_checked_limited_and_started_again():
 
 @pytest.mark.parametrize("name", secret_names())
 def test_missing_secret_is_said(name: str):
-    with pytest.raises(MissingSecretError, match=rf"{name} is missing a value: copy \.env\.example to \.env and fill"):
+    with pytest.raises(MissingSecretError, match=rf"{name} is missing a value: run make_secrets\.py in this folder"):
         composed({**SECRETS, name: ""}, VALKEY_BROKER)
 
 
 def test_the_example_asks_for_all_secrets_and_holds_none():
     example = (DEPLOY / ".env.example").read_text()
-    assert sorted(re.findall(r"^(\w+)=$", example, re.MULTILINE)) == secret_names()
+    assert sorted(re.findall(r"^(\w+)=$", example, re.MULTILINE)) == all_secret_names()
     assert not re.search(r"^\w+=.", example, re.MULTILINE)
 
 
@@ -142,16 +158,41 @@ def test_the_secrets_are_never_committed():
     assert ignored.returncode in {0, 128}, "128: this is no git repository"
 
 
-def test_the_example_s_own_command_makes_good_secrets(tmp_path: Path):
-    example = (DEPLOY / ".env.example").read_text()
-    (command,) = re.findall(r"^#\s+(\(umask.*\))$", example, re.MULTILINE)
-    (tmp_path / ".env.example").write_text(example)
-    subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=True)
-    made = dict(re.findall(r"^(\w+)=(.*)$", (tmp_path / ".env").read_text(), re.MULTILINE))
-    assert sorted(made) == secret_names()
+def test_make_secrets_makes_good_secrets_and_keeps_them(tmp_path: Path):
+    for source in (".env.example", "make_secrets.py", "rabbitmq/definitions.in.json", "valkey/users.in.acl"):
+        (tmp_path / source).parent.mkdir(exist_ok=True)
+        shutil.copy(DEPLOY / source, tmp_path / source)
+
+    def make() -> dict[str, str]:
+        subprocess.run([sys.executable, "make_secrets.py"], cwd=tmp_path, check=True)
+        return {name: (tmp_path / name).read_text() for name in (".env", *MADE)}
+
+    files = make()
+    made = dict(re.findall(r"^(\w+)=(.*)$", files[".env"], re.MULTILINE))
+    assert sorted(made) == all_secret_names()
     assert len(set(made.values())) == len(made)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{32,}", value) for value in made.values()), "safe within URLs"
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    for name in MADE:
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o644, "a container's own user reads it"
+        assert not any(value in files[name] for value in made.values()), "hashes only"
+    assert make() == files, "a second run changes nothing"
+    (tmp_path / ".env").write_text(
+        re.sub(r"^GRAFANA_PASSWORD=.*$", "GRAFANA_PASSWORD=", files[".env"], flags=re.MULTILINE)
+    )
+    again = dict(re.findall(r"^(\w+)=(.*)$", make()[".env"], re.MULTILINE))
+    assert {name for name in made if again[name] != made[name]} == {"GRAFANA_PASSWORD"}
+
+
+def test_each_part_has_a_database_user_of_its_own():
+    services = composed(SECRETS)["services"]
+    users = {
+        name: re.findall(r"postgresql://(\w+):", service["environment"]["TAXIMETER_DATABASE_URL"])
+        for name, service in services.items()
+        if "TAXIMETER_DATABASE_URL" in service.get("environment", {})
+    }
+    assert users == {"migrate": ["taximeter"], "cli": ["taximeter"], "worker": ["worker"], "dashboard": ["dashboard"]}
+    assert services["worker"]["environment"]["TAXIMETER_METRICS_DATABASE_URL"].startswith("postgresql://metrics:")
 
 
 def test_valkey_can_be_the_broker():
@@ -162,7 +203,9 @@ def test_valkey_can_be_the_broker():
     for service in services.values():
         assert service.get("depends_on", {}).get("rabbitmq", {}).get("required", False) is False
     environment = services["worker"]["environment"]
-    assert environment.pop("TAXIMETER_BROKER_URL") == f"redis://:{SECRETS['VALKEY_PASSWORD']}@valkey:6379/1"
+    assert (
+        environment.pop("TAXIMETER_BROKER_URL") == f"redis://worker:{SECRETS['VALKEY_WORKER_PASSWORD']}@valkey:6379/1"
+    )
     assert environment.items() <= _service("worker")["environment"].items()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from deploy.compose_file import VALKEY_BROKER, composed, seconds, secret_names
+from deploy.compose_file import VALKEY_BROKER, all_secret_names, composed, seconds
 from deploy.compose_servers import (
     ComposeRabbitMQ,
     Container,
@@ -42,7 +42,7 @@ class Stack:
     """Servers and workers of one test, with the services they were made from."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path, *overrides: Path) -> None:
-        self.secrets = {name: secrets.token_urlsafe(24) for name in secret_names()}
+        self.secrets = {name: secrets.token_urlsafe(24) for name in all_secret_names()}
         self.services: dict[str, Any] = composed(self.secrets, *overrides)["services"]
         self.environment = environment
         self.folder = folder
@@ -100,7 +100,9 @@ def new_stack(
             valkey_folder.mkdir()
             stack.at(
                 "valkey:6379",
-                cleanup.enter_context(valkey_server(stack.services["valkey"], valkey_folder, environment)),
+                cleanup.enter_context(
+                    valkey_server(stack.services["valkey"], valkey_folder, environment, stack.secrets)
+                ),
             )
             stack.migrate()
             return stack
@@ -133,7 +135,7 @@ def _stop(stack: Stack, *workers: Container) -> None:
 
 
 def _booked(stack: Stack) -> None:
-    verified = stack.container("worker").run("verify", "--json")
+    verified = stack.container("cli").run("verify", "--json")
     report = json.loads(verified.stdout)
     assert (verified.returncode, report["ok"], report["usages"]) == (0, True, 4), verified.stderr
     with psycopg.connect(stack.container("migrate").environment["TAXIMETER_DATABASE_URL"]) as connection:
@@ -148,7 +150,8 @@ def _booked(stack: Stack) -> None:
 def test_on_rabbitmq_with_two_workers(new_stack: Callable[..., Stack], server_folder: Path):
     require("RabbitMQ", rabbitmq_server.installed(), "install rabbitmq-server")
     stack = new_stack()
-    node = ComposeRabbitMQ(server_folder / f"compose-{secrets.token_hex(3)}", stack.services["rabbitmq"])
+    folder = server_folder / f"compose-{secrets.token_hex(3)}"
+    node = ComposeRabbitMQ(folder, stack.services["rabbitmq"], stack.secrets)
     stack.cleanup.callback(node.close)
     stack.at("rabbitmq:5672", node.port)
     early = stack.container("worker")
@@ -158,7 +161,7 @@ def test_on_rabbitmq_with_two_workers(new_stack: Callable[..., Stack], server_fo
     early.wait_for("")
     workers = [early, stack.start_worker()]
     urls = stack.tool()
-    _publish_and_see_it_booked(stack, urls["RABBITMQ_PASSWORD"], urls["VALKEY_PASSWORD"])
+    _publish_and_see_it_booked(stack, urls["RABBITMQ_TOOL_PASSWORD"], urls["VALKEY_TOOL_PASSWORD"])
     ports = {"taximeter-worker": [worker.port for worker in workers], "rabbitmq": [node.prometheus_port]}
     _every_metric_is_served(ports)
     _prometheus_watches(stack, ports)
@@ -171,7 +174,7 @@ def test_on_rabbitmq_with_two_workers(new_stack: Callable[..., Stack], server_fo
 def test_on_valkey(new_stack: Callable[..., Stack]):
     stack = new_stack(VALKEY_BROKER)
     worker = stack.start_worker()
-    redis_url = stack.tool()["VALKEY_PASSWORD"]
+    redis_url = stack.tool()["VALKEY_TOOL_PASSWORD"]
     _publish_and_see_it_booked(stack, redis_url.removesuffix("/0") + "/1", redis_url)
     _stop(stack, worker)
     _booked(stack)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -44,10 +44,19 @@ class Prices:
 class Booker:
     """Books batches. Used by several threads at once, each with a connection of its own."""
 
-    def __init__(self, settings: Settings, prices: Prices, writer: flags.FlagWriter, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        prices: Prices,
+        writer: flags.FlagWriter,
+        metrics: Metrics,
+        *,
+        is_canary: Callable[[bytes], bool] = lambda _body: False,
+    ) -> None:
         self._prices = prices
         self._writer = writer
         self._metrics = metrics
+        self._is_canary = is_canary
         self._events_max = settings.batch_events_max
         self._hope = Hope()
         self._limits = limits_of(settings)
@@ -58,8 +67,13 @@ class Booker:
         now = time.time_ns() // 1000
         batch = Decoded([], [], [])
         for message in messages:
+            if self._is_canary(message.body):
+                continue
             if message.given_up:
                 batch.rejected.append(_given_up(message))
+                continue
+            if message.distrusted:
+                batch.rejected.append(_distrusted(message))
                 continue
             decoded = decode_message(message.body, message.content_type, now=now, limits=self._limits)
             batch.usages += decoded.usages
@@ -103,7 +117,9 @@ class Booker:
             if written.refused:
                 written.flipped += self._write_again(conn, written.refused)
         except FlagsUnavailable as error:
+            failpoints.hit("before_owing")
             flags_state.note_stale(conn, [state.workspace_id for state in states])
+            failpoints.hit("after_owing")
             self._metrics.flag_failures.inc(len(states))
             log.warning("flags_owed", workspaces=len(states), why=str(error))
         else:
@@ -177,6 +193,16 @@ def _refused(usage: Usage, reason: str, detail: str) -> Rejected:
         workspace_id=usage.workspace_id,
         event_id=usage.event_id,
         kind="usage",
+    )
+
+
+def _distrusted(message: Message) -> Rejected:
+    return Rejected(
+        reason="bad_signature",
+        detail=f"Nobody vouches for this message. {message.distrusted} Look at who can push to the broker; replay it only "
+        "when you know where it comes from.",
+        event=message.body,
+        content_type=message.content_type,
     )
 
 

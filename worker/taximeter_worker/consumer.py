@@ -161,6 +161,8 @@ class Consumer:
             for message in messages:
                 self._metrics.messages.labels(message.queue).inc()
             self._pending += messages
+            if messages:
+                failpoints.hit("after_receive")
             # A poll returns when the channel is drained, so there is nothing to wait for: the batch goes out now.
             while self._pending and self._free:
                 self._submit()

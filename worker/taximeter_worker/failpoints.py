@@ -12,6 +12,7 @@ import signal
 
 VARIABLE = "TAXIMETER_FAILPOINT"
 BOOKING_POINTS = (
+    "after_receive",
     "after_decode",
     "before_commit",
     "after_commit",
@@ -21,7 +22,11 @@ BOOKING_POINTS = (
     "after_ack",
 )
 REPRICING_POINTS = ("before_reprice_commit", "after_reprice_commit")
-POINTS = BOOKING_POINTS + REPRICING_POINTS
+OWING_POINTS = ("before_owing", "after_owing")
+"""Around the note that a flag could not be written."""
+REBUILD_POINTS = ("after_new_epoch", "before_ready")
+"""Within the making anew of all flags."""
+POINTS = BOOKING_POINTS + REPRICING_POINTS + OWING_POINTS + REBUILD_POINTS
 
 
 def _armed() -> tuple[str, int]:

@@ -123,6 +123,11 @@ class Metrics:
         self._queue = gauge("taximeter_queue_messages", "Messages waiting in the broker, by queue.", ["queue"])
         self.held_messages = gauge("taximeter_held_messages", "Messages received and not yet acknowledged.")
         self.price_revision = gauge("taximeter_price_book_revision", "Revision of the price book in use.")
+        self._canary_at: float | None = None
+        gauge("taximeter_canary_age_seconds", "Since a canary last came through broker and consumer.").set_function(
+            lambda: max(0.0, time.monotonic() - at) if (at := self._canary_at) is not None else 0.0
+        )
+        self._canary_trip = gauge("taximeter_canary_trip_seconds", "From the newest canary's sending to its arrival.")
         self._oldest: float | None = None
         gauge(
             "taximeter_oldest_unbooked_seconds", "Age of the oldest message received and not yet booked."
@@ -144,6 +149,15 @@ class Metrics:
         self.batch_events.observe(len(usages))
         self.batch_seconds.observe(seconds)
         self._totals.add(outcome.cost, usages, time.time_ns() // 1000)
+
+    def expect_canaries(self) -> None:
+        """From now on the canary's age grows."""
+        self._canary_at = time.monotonic()
+
+    def canary_arrived(self, trip_microseconds: int) -> None:
+        """Note a canary that came through."""
+        self._canary_at = time.monotonic()
+        self._canary_trip.set(trip_microseconds / 1_000_000)
 
     def holding(self, messages: int, oldest_received_at: float | None, depth: Mapping[str, int]) -> None:
         """Note what is received and not acknowledged, and what waits in the broker."""

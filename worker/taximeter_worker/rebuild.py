@@ -12,6 +12,7 @@ from psycopg import Connection
 
 from taximeter import names
 from taximeter_db import flags_state
+from taximeter_worker import failpoints
 from taximeter_worker.flags import Client, read_lua, run_script, write_states
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ def rebuild(
         # Above every epoch that Redis has seen, too: the database may have been restored to before the last one.
         seen = max((stored for _, stored in _stored_epochs(client)), default=0)
         done = Rebuilt(epoch=flags_state.next_epoch(conn, above=seen))
+        failpoints.hit("after_new_epoch")
         for states in flags_state.all_states(conn, CHUNK_WORKSPACES):
             # What is refused was booked meanwhile under the same epoch, by a worker that wrote it first.
             done.flipped += write_states(client, states).flipped
@@ -66,6 +68,7 @@ def rebuild(
             if stored < done.epoch:
                 keys = [names.flag_key(workspace_id), names.balance_key(workspace_id)]
                 done.swept += run_script(client, _SWEEP_LUA, keys, [done.epoch])
+        failpoints.hit("before_ready")
         client.set(names.FLAGS_READY, str(done.epoch))
     log.info("flags_rebuilt", epoch=done.epoch, workspaces=done.workspaces, swept=done.swept)
     return done

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from taximeter_worker.booker import Booker, Prices
+from taximeter_worker.canary import Canary
 from taximeter_worker.chores import (
     FLAG_WATCH_SECONDS,
     PRICE_WATCH_SECONDS,
@@ -40,7 +41,8 @@ class Runtime:
         self.metrics = Metrics()
         self.prices = Prices()
         self.writer = FlagWriter(settings.flags_redis_url, settings.redis_timeout_seconds)
-        self.booker = Booker(settings, self.prices, self.writer, self.metrics)
+        self.canary = Canary(settings.broker_redis_url, settings.canary_seconds, self.metrics)
+        self.booker = Booker(settings, self.prices, self.writer, self.metrics, is_canary=self.canary.is_one)
         self.endpoint = Endpoint(self.metrics, settings.metrics_host, settings.metrics_port)
         gauges = LedgerGauges(settings.metrics_workspaces)
         self.metrics.registry.register(gauges)
@@ -63,9 +65,11 @@ class Runtime:
         for chore in self._chores:
             chore.start()
         self._consumer.start()
+        self.canary.start()
 
     def stop(self) -> None:
         """Finish what is in flight, within the drain time, and stop everything."""
+        self.canary.stop()
         self._consumer.stop()
         for chore in self._chores:
             chore.stop()

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from taximeter import names
 from taximeter_worker.errors import SettingError
+from taximeter_worker.signatures import ProducerKeys
 
 PREFIX = "TAXIMETER_"
 AMQP_SCHEMES = ("amqp://", "amqps://", "pyamqp://")
@@ -109,6 +110,8 @@ class Settings:
     redis_url: str = _setting(parse=_url(*REDIS_SCHEMES), secret=True)
     metrics_database_url: str = _setting("", parse=_url("postgresql://", "postgres://"), secret=True)
 
+    producer_keys: ProducerKeys = _setting(ProducerKeys({}), parse=ProducerKeys.parse, secret=True)  # noqa: RUF009 -- as below
+
     batch_events_max: int = _setting(5000, parse=_integer(1, 50_000))
     batch_bytes_max: int = _setting(8 * 1024 * 1024, parse=_integer(1024, 2**30))
     batches_in_flight_max: int = _setting(2, parse=_integer(1, 16))
@@ -125,6 +128,8 @@ class Settings:
     message_bytes_max: int = _setting(names.MESSAGE_BYTES_MAX, parse=_integer(256, 2**30))
 
     redis_timeout_seconds: float = _setting(1.0, parse=_seconds(0.01, 60))
+
+    canary_seconds: float = _setting(10.0, parse=_seconds(0, 3600))
 
     metrics_host: str = _setting("127.0.0.1", parse=_text)
     metrics_port: int = _setting(9464, parse=_integer(0, 65535))
@@ -155,6 +160,10 @@ class Settings:
                 shown = "its value" if not one.repr else repr(text[:80])
                 raise SettingError(f"{variable}: {shown} {error}.") from None
         settings = cls(**values)
+        if settings.producer_keys and not settings.broker_is_redis:
+            raise SettingError(
+                f"{PREFIX}PRODUCER_KEYS is for a Redis or Valkey broker; RabbitMQ knows its users by itself. Unset it."
+            )
         if settings.minimum_balance > settings.low_balance:
             raise SettingError(
                 f"{PREFIX}MINIMUM_BALANCE ({settings.minimum_balance}) must not be above "

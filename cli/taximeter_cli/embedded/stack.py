@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from taximeter_cli import dashboard
-from taximeter_cli.embedded import logins
+from taximeter_cli.embedded import acl, logins
 from taximeter_cli.embedded import state as states
 from taximeter_cli.embedded.parts import Part, Program
 from taximeter_cli.embedded.postgres import Postgres
@@ -111,6 +111,8 @@ class Stack:
             [sys.executable, "-m", "taximeter_worker"],
             environment=lambda: {
                 **self._environment(logins.WORKER),
+                "TAXIMETER_BROKER_URL": self.valkey.url(BROKER_DATABASE, user=acl.WORKER),
+                "TAXIMETER_REDIS_URL": self.valkey.url(FLAG_DATABASE, user=acl.WORKER),
                 "TAXIMETER_METRICS_DATABASE_URL": self.postgres.socket_url(role=logins.METRICS),
             },
             log=self._folder / "worker.log",
@@ -122,7 +124,8 @@ class Stack:
             "dashboard",
             [sys.executable, "-m", "taximeter_cli.dashboard"],
             environment=lambda: {
-                **self._environment(logins.DASHBOARD),
+                "TAXIMETER_DATABASE_URL": self.postgres.socket_url(role=logins.DASHBOARD),
+                "PYTHONUNBUFFERED": "1",
                 dashboard.SECRET: dashboard.embedded_secret(self._folder),
                 "TAXIMETER_DASHBOARD_HOST": LOOPBACK,
                 "TAXIMETER_DASHBOARD_PORT": str(self._dashboard_port),

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from taximeter_cli.embedded import acl
 from taximeter_cli.embedded.accounts import INSTALL_HINT
+from taximeter_cli.embedded.logins import password_below
 from taximeter_cli.embedded.process import (
     LOOPBACK,
     SOCKET_PATH_BYTES_MAX,
@@ -101,9 +103,13 @@ class Valkey:
         """The private Unix socket."""
         return (self._socket_folder or self.root) / "valkey.sock"
 
-    def url(self, database: int = FLAG_DATABASE) -> str:
-        """Address over TCP, for anything on this machine."""
-        return f"redis://:{quote(self._password)}@{LOOPBACK}:{self.port}/{database}"
+    def url(self, database: int = FLAG_DATABASE, *, user: str = "") -> str:
+        """Address over TCP, for anything on this machine; as one of :data:`.acl.USERS`, or with all rights."""
+        password = self._password_of(user) if user else self._password
+        return f"redis://{user}:{quote(password)}@{LOOPBACK}:{self.port}/{database}"
+
+    def _password_of(self, user: str) -> str:
+        return password_below(self._password, user)
 
     def start(self) -> None:
         """Start the server and return when it has loaded its data and answers.
@@ -167,7 +173,7 @@ class Valkey:
     def _known(self) -> dict[str, str]:
         with contextlib.suppress(FileNotFoundError):
             lines = (self.root / "valkey.conf").read_text(encoding="utf-8").splitlines()
-            return dict(line.split(" ", 1) for line in lines if " " in line)
+            return dict(line.split(" ", 1) for line in lines if " " in line and not line.startswith("user "))
         return {}
 
     def _write_configuration(self) -> None:
@@ -180,11 +186,13 @@ class Valkey:
             "dir": f'"{self.root.resolve()}"',
             "requirepass": self._password,
         }
+        users = [f"user {name} on >{self._password_of(name)} {rules}" for name, rules in acl.USERS.items()]
         # a file and not arguments: everybody can read a process's arguments
         target = self.root / "valkey.conf"
         draft = target.with_suffix(".new")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
             stream.writelines(f"{name} {value}\n" for name, value in lines.items())
+            stream.writelines(f"{line}\n" for line in users)
         draft.replace(target)
 
     def _make_socket_folder(self) -> Path:

@@ -199,7 +199,7 @@
     find("#panel")?.removeAttribute("aria-busy");
   });
   document.addEventListener("htmx:afterSettle", (event) => {
-    if (event.detail.target && event.detail.target.id === "effect") return;
+    if (event.detail.target && event.detail.target.classList.contains("effect")) return;
     news(before);
     const stale = find("#stale");
     if (stale) stale.textContent = `The balance above is from ${button.dataset.state === "live" ? clock(new Date()) : clock(aliveAt)}.`;

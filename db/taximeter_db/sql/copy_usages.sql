@@ -1,4 +1,4 @@
--- Appends to the usage log. Binary rows, packed by rows.py in this order of columns.
-COPY taximeter.usages (seq, entry, price_version, occurred_at, recorded_at, cost, balance_after,
-                       workspace_id, event_id, tool, provider, model, quantities)
+-- Appends to the usage log. Binary rows, packed by usage_rows.py in this order of columns.
+COPY taximeter.usages (seq, entry, recorded_at, link, balance_after, workspace_id, price_version, occurred_at,
+                       fingerprint, cost, tool, provider, model, event_id, quantities)
 FROM STDIN (FORMAT binary)

@@ -22,7 +22,7 @@ GRANT SELECT, INSERT ON taximeter.quarantine, taximeter.quarantine_actions TO ta
 GRANT UPDATE (resolved_at, resolution, resolved_by, resolution_note) ON taximeter.quarantine TO taximeter_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON taximeter.stale_flags TO taximeter_worker;
 GRANT SELECT, INSERT, UPDATE ON taximeter.usage_rollups, taximeter.rollup_progress TO taximeter_worker;
-GRANT SELECT, INSERT ON taximeter.usage_names TO taximeter_worker;
+GRANT SELECT, INSERT ON taximeter.usage_names, taximeter.usage_id_pages TO taximeter_worker;
 GRANT SELECT ON taximeter.ledger_state TO taximeter_worker;
 GRANT UPDATE (epoch) ON taximeter.ledger_state TO taximeter_worker;
 GRANT SELECT ON taximeter.price_revisions, taximeter.price_entries, taximeter.price_aliases,
@@ -37,10 +37,11 @@ GRANT SELECT ON taximeter.workspaces, taximeter.usage_keys, taximeter.usages, ta
 GRANT INSERT (workspace_id, minimum_balance, low_balance_threshold),
     UPDATE (minimum_balance, low_balance_threshold, version, updated_at) ON taximeter.workspaces TO taximeter_dashboard;
 GRANT SELECT, INSERT, UPDATE ON taximeter.usage_rollups, taximeter.rollup_progress TO taximeter_dashboard;
-GRANT SELECT, INSERT ON taximeter.usage_names TO taximeter_dashboard;
+GRANT SELECT, INSERT ON taximeter.usage_names, taximeter.usage_id_pages TO taximeter_dashboard;
 GRANT SELECT, INSERT ON taximeter.workspace_changes, taximeter.status_changes TO taximeter_dashboard;
 GRANT SELECT, INSERT, DELETE ON taximeter.workspace_readers TO taximeter_dashboard;
 GRANT INSERT ON taximeter.operator_looks TO taximeter_dashboard;
+GRANT SELECT, INSERT, UPDATE (moved_at, rows_done, state) ON taximeter.exports TO taximeter_dashboard;
 GRANT SELECT, INSERT, DELETE ON taximeter.used_sign_ins TO taximeter_dashboard;
 GRANT SELECT, INSERT, UPDATE ON taximeter.stale_flags TO taximeter_dashboard;
 GRANT SELECT ON taximeter.ledger_state, taximeter.price_revisions, taximeter.price_entries, taximeter.price_aliases,

@@ -1,13 +1,36 @@
 -- Adds a run of a workspace's usages to its rollups and returns nothing.
--- Takes: workspace_id, first and last seq of the run, which follows on what is rolled up already.
+-- Takes: workspace_id, first and last seq of the run, which follows on what is rolled up already; bands, the costs at
+-- which a band begins; block_usages.
+-- Running totals go on from the last row of the same tool, model and band. Where that row itself grows, it is also what
+-- the new totals started from, so they replace its own.
 -- Locks: the rollups that it changes; the caller holds the workspace's row of rollup_progress, so nobody else does.
+WITH made AS (
+    SELECT u.tool, coalesce(u.model, '') AS model, width_bucket(u.cost, %(bands)s::numeric[])::smallint AS band,
+           date_bin('15 minutes', u.recorded_at, 'epoch') AS slot, u.seq / %(block_usages)s::bigint AS block,
+           count(*) AS usages, sum(u.cost) AS cost, min(u.seq) AS first_seq, max(u.seq) AS last_seq
+    FROM taximeter.usages AS u
+    WHERE u.workspace_id = %(workspace_id)s AND u.seq BETWEEN %(first)s AND %(last)s
+    GROUP BY 1, 2, 3, 4, 5
+), before AS (
+    SELECT k.tool, k.model, k.band, l.usages_total, l.cost_total
+    FROM (SELECT DISTINCT tool, model, band FROM made) AS k
+    CROSS JOIN LATERAL (
+        SELECT r.usages_total, r.cost_total FROM taximeter.usage_rollups AS r
+        WHERE r.workspace_id = %(workspace_id)s AND r.tool = k.tool AND r.model = k.model AND r.band = k.band
+        ORDER BY r.slot DESC, r.block DESC LIMIT 1
+    ) AS l
+), names AS (
+    INSERT INTO taximeter.usage_names (workspace_id, tool, model, band)
+    SELECT DISTINCT %(workspace_id)s, tool, model, band FROM made
+    ON CONFLICT DO NOTHING
+)
 INSERT INTO taximeter.usage_rollups AS r
-    (workspace_id, slot, tool, model, usages, cost, cost_max, first_seq, last_seq)
-SELECT u.workspace_id, date_bin('15 minutes', u.recorded_at, 'epoch'), u.tool, coalesce(u.model, ''),
-       count(*), sum(u.cost), max(u.cost), min(u.seq), max(u.seq)
-FROM taximeter.usages AS u
-WHERE u.workspace_id = %(workspace_id)s AND u.seq BETWEEN %(first)s AND %(last)s
-GROUP BY 1, 2, 3, 4
-ON CONFLICT (workspace_id, slot, tool, model) DO UPDATE
+    (workspace_id, tool, model, band, slot, block, usages, cost, usages_total, cost_total, first_seq, last_seq)
+SELECT %(workspace_id)s, m.tool, m.model, m.band, m.slot, m.block, m.usages, m.cost,
+       coalesce(b.usages_total, 0) + sum(m.usages) OVER running, coalesce(b.cost_total, 0) + sum(m.cost) OVER running,
+       m.first_seq, m.last_seq
+FROM made AS m LEFT JOIN before AS b USING (tool, model, band)
+WINDOW running AS (PARTITION BY m.tool, m.model, m.band ORDER BY m.slot, m.block)
+ON CONFLICT (workspace_id, tool, model, band, slot, block) DO UPDATE
 SET usages = r.usages + excluded.usages, cost = r.cost + excluded.cost,
-    cost_max = greatest(r.cost_max, excluded.cost_max), last_seq = excluded.last_seq
+    usages_total = excluded.usages_total, cost_total = excluded.cost_total, last_seq = excluded.last_seq

@@ -1,45 +1,92 @@
--- Recomputes a run of workspaces from their logs and returns those that do not agree.
--- Takes: the ids of the run, after `after` up to and including `upto`. Locks: nothing; one snapshot, the caller's.
--- Returns a row for each workspace at fault, with the kind of fault and the first entry at which it shows:
---   running   a row's balance_after is not the sum of the log up to it
---   gap       entries (usages and payments together) or usage numbers are not 1, 2, 3, …
---   total     the workspace's balance or counters are not those of its log
---   keys      usages without their idempotency key, or the other way round (counts only)
-WITH entries AS (
-    SELECT workspace_id, entry, seq AS usage_seq, -cost AS amount, balance_after
-    FROM taximeter.usages WHERE workspace_id > %(after)s AND workspace_id <= %(upto)s
+-- Recomputes a run of workspaces, or a stretch of one, from their logs and tells those that do not agree.
+-- Takes: the rows to walk, put in by verify_chunks.py where braces stand, and arrays of one length that say
+--        where to begin in workspaces that do not begin at nothing: numbers, totals and chain up to there.
+--        whole: the rows are all that there are, so that balances and counters can be compared with them.
+-- Locks: nothing; one snapshot, the caller's.
+-- Returns: for each workspace at fault the kinds of fault, see verify.py, and the first entries at which they show; and
+--        one row without a workspace for the run: its counts and sums, and the last link where it is one workspace.
+-- A batch is what one transaction booked in a workspace: its rows share their recorded_at, and the last one has the link.
+WITH starts AS (
+    SELECT *, paid - cost AS balance
+    FROM unnest(%(ids)s::text[], %(start_usages)s::bigint[], %(start_payments)s::bigint[],
+                %(start_costs)s::text[]::numeric[], %(start_paids)s::text[]::numeric[], %(start_chains)s::bytea[])
+        AS s (workspace_id, usages, payments, cost, paid, chain)
+), entries AS (
+    SELECT u.workspace_id, u.recorded_at, u.entry, u.seq, true AS is_usage, -u.cost AS amount, u.balance_after, u.link,
+           taximeter.usage_content(u.price_version, u.occurred_at, u.fingerprint, u.cost, u.tool, u.provider, u.model,
+                                   u.event_id, u.quantities) AS content
+    FROM {usages}
     UNION ALL
-    SELECT workspace_id, entry, NULL, amount, balance_after
-    FROM taximeter.payments WHERE workspace_id > %(after)s AND workspace_id <= %(upto)s
+    SELECT p.workspace_id, p.recorded_at, p.entry, p.seq, false, p.amount, p.balance_after, p.link,
+           taximeter.payment_content(p.payment_id, p.kind, p.amount, p.transaction, p.note, p.fingerprint, p.occurred_at)
+    FROM {payments}
+    UNION ALL
+    SELECT workspace_id, '-infinity', usages + payments, 0, NULL, balance, balance, NULL, NULL FROM starts
 ), walked AS (
-    SELECT workspace_id, entry, usage_seq, amount, balance_after,
-           sum(amount) OVER w AS balance_expected,
-           row_number() OVER w AS entry_expected,
-           CASE WHEN usage_seq IS NOT NULL THEN count(usage_seq) OVER w END AS seq_expected
+    SELECT *, sum(amount) OVER (PARTITION BY workspace_id ORDER BY recorded_at, entry ROWS UNBOUNDED PRECEDING) AS balance
     FROM entries
-    WINDOW w AS (PARTITION BY workspace_id ORDER BY entry ROWS UNBOUNDED PRECEDING)
+), batches AS (
+    SELECT workspace_id, recorded_at, bool_or(is_usage) AS is_usage,
+           count(*) FILTER (WHERE is_usage) AS usages, count(*) FILTER (WHERE NOT is_usage) AS payments,
+           -sum(amount) FILTER (WHERE is_usage) AS cost, sum(amount) FILTER (WHERE NOT is_usage) AS paid,
+           min(entry) AS first_entry, max(entry) AS last_entry, min(seq) AS first_seq,
+           -- numbers without a gap: the primary key leaves no room for twins within one recorded_at
+           count(*) = max(seq) - min(seq) + 1 AND min(entry - seq) = max(entry - seq)
+               AND bool_and(is_usage) = bool_or(is_usage) AS is_gapless,
+           min(entry) FILTER (WHERE balance_after <> balance) AS running_at,
+           string_agg(link, ''::bytea) AS link,
+           taximeter.batch_digest(workspace_id, string_agg(content, ''::bytea ORDER BY entry)) AS digest
+    FROM walked GROUP BY workspace_id, recorded_at
+), numbered AS (
+    SELECT b.*, lag(b.last_entry, 1, 0::bigint) OVER w AS entry_before, lag(b.link) OVER w AS link_before,
+           lead(false, 1, true) OVER w AS is_last,
+           (coalesce(t.usages, 0) + sum(b.usages) OVER w)::bigint AS usage_count,
+           (coalesce(t.payments, 0) + sum(b.payments) OVER w)::bigint AS payment_count,
+           coalesce(t.usages + t.payments, c.usage_count + c.payment_count, 0) AS chain_entry,
+           coalesce(t.chain, c.chain, '') AS chain
+    FROM batches AS b
+    LEFT JOIN starts AS t USING (workspace_id)
+    LEFT JOIN taximeter.chain_starts AS c USING (workspace_id)
+    WINDOW w AS (PARTITION BY b.workspace_id ORDER BY b.recorded_at)
+), checked AS (
+    SELECT *,
+           is_gapless AND first_entry = entry_before + 1 AND last_entry = usage_count + payment_count
+               AND first_seq + usages + payments - 1 = CASE WHEN is_usage THEN usage_count ELSE payment_count END AS is_numbered,
+           CASE WHEN last_entry <= chain_entry THEN link IS NULL
+                ELSE coalesce(link = taximeter.chain_link(
+                         CASE WHEN first_entry = chain_entry + 1 THEN chain ELSE link_before END,
+                         digest, usage_count, payment_count, recorded_at), false) END AS is_linked
+    FROM numbered
 ), summed AS (
-    SELECT workspace_id,
-           count(usage_seq) AS usages,
-           count(*) - count(usage_seq) AS payments,
-           coalesce(-sum(amount) FILTER (WHERE usage_seq IS NOT NULL), 0) AS cost,
-           coalesce(sum(amount) FILTER (WHERE usage_seq IS NULL), 0) AS paid,
-           min(entry) FILTER (WHERE balance_after <> balance_expected) AS running_at,
-           min(entry) FILTER (WHERE entry <> entry_expected OR usage_seq <> seq_expected) AS gap_at
-    FROM walked GROUP BY workspace_id
+    SELECT workspace_id, sum(usages)::bigint AS usages, sum(payments)::bigint AS payments,
+           coalesce(sum(cost), 0) AS cost, coalesce(sum(paid), 0) AS paid,
+           min(entry_before + 1) FILTER (WHERE is_usage IS NOT NULL AND NOT is_numbered) AS gap_at,
+           min(running_at) AS running_at,
+           min(first_entry) FILTER (WHERE is_usage IS NOT NULL AND NOT is_linked) AS unlinked_at,
+           min(last_entry) FILTER (WHERE is_usage IS NOT NULL AND NOT is_linked) AS unlinked_upto,
+           string_agg(CASE WHEN last_entry > chain_entry THEN link ELSE chain END, ''::bytea) FILTER (WHERE is_last) AS chain
+    FROM checked GROUP BY workspace_id
 ), compared AS (
-    SELECT workspace_id, coalesce(s.usages, 0) AS usages, coalesce(s.payments, 0) AS payments,
-           coalesce(s.cost, 0) AS cost, coalesce(s.paid, 0) AS paid, s.running_at, s.gap_at,
-           w.usage_count, w.payment_count, w.usage_cost, w.payment_total, w.balance
-    FROM (SELECT * FROM taximeter.workspaces WHERE workspace_id > %(after)s AND workspace_id <= %(upto)s) AS w
-    FULL JOIN summed AS s USING (workspace_id)
+    SELECT workspace_id, gap_at, running_at, unlinked_at, unlinked_upto,
+           s.usages, s.payments, s.cost, s.paid, s.chain,
+           w.workspace_id IS NULL AS is_orphan,
+           %(whole)s AND (w.usage_count, w.payment_count, w.usage_cost, w.payment_total, w.balance) IS DISTINCT FROM
+               (coalesce(t.usages, 0) + coalesce(s.usages, 0), coalesce(t.payments, 0) + coalesce(s.payments, 0),
+                coalesce(t.cost, 0) + coalesce(s.cost, 0), coalesce(t.paid, 0) + coalesce(s.paid, 0),
+                coalesce(t.balance, 0) + coalesce(s.paid - s.cost, 0)) AS is_off,
+           %(whole)s AND w.chain IS DISTINCT FROM coalesce(s.chain, t.chain, '') AS is_unended,
+           w.balance AS balance_stored, coalesce(t.balance, 0) + coalesce(s.paid - s.cost, 0) AS balance_computed
+    FROM summed AS s
+    FULL JOIN (SELECT * FROM {workspaces}) AS w USING (workspace_id)
+    LEFT JOIN starts AS t USING (workspace_id)
 )
-SELECT workspace_id, usages, payments,
-       CASE WHEN gap_at IS NOT NULL THEN 'gap'
-            WHEN running_at IS NOT NULL THEN 'running'
-            WHEN (usages, payments, cost, paid, paid - cost) IS DISTINCT FROM
-                 (usage_count, payment_count, usage_cost, payment_total, balance) THEN 'total' END AS fault,
-       coalesce(gap_at, running_at) AS entry,
-       balance::text, (paid - cost)::numeric(27,12)::text
+SELECT NULL AS workspace_id, coalesce(sum(usages), 0)::bigint, coalesce(sum(payments), 0)::bigint,
+       coalesce(sum(cost), 0.000000000000)::text, coalesce(sum(paid), 0.000000000000)::text, NULL::bigint, NULL::bigint,
+       CASE WHEN count(*) = 1 THEN string_agg(chain, ''::bytea) END, NULL::boolean, NULL::boolean, NULL::boolean
 FROM compared
-ORDER BY workspace_id
+UNION ALL
+SELECT workspace_id, gap_at, running_at, balance_stored::text, balance_computed::text,
+       unlinked_at, unlinked_upto, NULL, is_orphan, is_off, is_unended
+FROM compared
+WHERE is_orphan OR is_off OR is_unended OR num_nonnulls(gap_at, running_at, unlinked_at) > 0
+ORDER BY workspace_id NULLS FIRST

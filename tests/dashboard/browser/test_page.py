@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -29,10 +30,12 @@ STATES = {
     "new": "harbor",
     "strange texts": "evil",
     "long contents": "evil/usages/2",
+    "dialog": "acme",
+    "why AI was off": "spent/analysis?span=day",
     "unknown": "nobody-knows-it",
+    "zones": "../zone",
+    "workspaces": "..",
 }
-# axe reads the layout of the text: one wide and one narrow view, light and dark.
-VIEWS = {"wide light": (1280, "light"), "narrow dark": (320, "dark"), "wide dark": (1280, "dark")}
 CLIPPED = """() => [...document.querySelectorAll('main *')].filter((one) => {
     if (!one.offsetParent || one.closest('svg') || getComputedStyle(one).position === 'absolute') return false;
     if (one.closest('.unseen, pre, td.excerpt, [role=region]')) return false;
@@ -41,29 +44,36 @@ CLIPPED = """() => [...document.querySelectorAll('main *')].filter((one) => {
 }).map((one) => one.outerHTML.slice(0, 80))"""
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_axe_finds_nothing_in_any_state(new_context, site, view: str):
-    width, scheme = VIEWS[view]
-    page = new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
-    found = {}
-    for state, path in STATES.items():
-        if state == "unknown":
-            continue
-        page.goto(f"{site.url}/workspaces/{path}")
-        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-        results = Axe().run(page).response["violations"]
-        if results:
-            found[state] = [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in results]
+@pytest.mark.parametrize("state", STATES)
+def test_axe_finds_nothing_in_any_state(new_context, site, state: str):
+    context = new_context()
+    context.faults_expected("404 (Not Found)" if state == "unknown" else "no fault is expected")
+    page = context.new_page()
+    page.goto(f"{site.url}/workspaces/{STATES[state]}")
+    if state == "dialog":
+        page.locator("tbody a[data-details]").first.click()
+        page.locator("#details-title").wait_for()
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    axe, found = Axe(), {}
+    for width, scheme in itertools.product((1280, 320), ("light", "dark")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        for one in axe.run(page).response["violations"]:
+            found[width, scheme, one["id"]] = [node["html"][:120] for node in one["nodes"]][:3]
     assert found == {}
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1280, 3840])
-def test_nothing_reaches_beyond_its_edge(new_context, site, width: int):
-    page = new_context(viewport={"width": width, "height": 900}).new_page()
-    for path in ("acme", "spent", "evil", "acme/payments", "acme/usages/1", "acme/analysis", "acme/settings"):
-        page.goto(f"{site.url}/workspaces/{path}")
-        assert page.evaluate(CLIPPED) == [], path
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+@pytest.mark.parametrize(
+    "path",
+    ["acme", "spent", "evil", "evil/usages/1", "evil/payments", "acme/usages/1", "acme/analysis", "acme/settings"],
+)
+def test_nothing_reaches_beyond_its_edge(new_context, site, path: str):
+    page = new_context().new_page()
+    page.goto(f"{site.url}/workspaces/{path}")
+    for width in (320, 390, 768, 1280, 3840):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(CLIPPED) == [], width
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
 
 
 def test_statuses_at_the_boundary(page, site):
@@ -215,9 +225,10 @@ def test_filters_narrow_the_list_and_its_total(page, site):
     expect(page.locator("#page-next")).to_have_count(0)
     page.locator("#page-previous").click()
     expect(page.locator("#usage-21")).to_be_visible()
-    page.locator("#f-event").fill("usage-7")
+    page.locator("#f-id").fill("usage-7")
     page.keyboard.press("Enter")
-    expect(page.locator("#event-id")).to_have_text("usage-7")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(".status-line")).to_contain_text("1 usage ·")
 
 
 def test_what_is_booked_appears_without_moving_what_is_read(new_context, site, book_at_site):
@@ -249,7 +260,7 @@ def test_what_is_booked_appears_without_moving_what_is_read(new_context, site, b
 def test_an_owner_changes_a_limit_and_sees_its_effect(page, site):
     page.goto(f"{site.url}/workspaces/slim/settings")
     page.locator("#s-low").fill("-0.1")
-    expect(page.locator("#effect")).to_contain_text("the balance would be sufficient")
+    expect(page.locator(".effect >> nth=0")).to_contain_text("the balance would be sufficient")
     page.get_by_role("button", name="Save").click()
     expect(page.locator("#status")).to_have_text("Sufficient")
     expect(page.locator(".log")).to_contain_text("Warn below: $0.00 → −$0.10")  # noqa: RUF001

@@ -18,6 +18,7 @@ class Message:
         queue: the queue they came from.
         received_at: Unix time in seconds.
         given_up: the broker put it aside after too many deliveries; it must be kept, not booked.
+        distrusted: what is wrong with its signature; it must be kept, not booked.
     """
 
     body: bytes
@@ -25,6 +26,7 @@ class Message:
     queue: str
     received_at: float
     given_up: bool = False
+    distrusted: str | None = None
 
 
 class Source(Protocol):

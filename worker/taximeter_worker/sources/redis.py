@@ -89,6 +89,7 @@ class RedisSource:
         self.depth: dict[str, int] = {}
         self._url = settings.broker_redis_url
         self._kombu_url = settings.celery_broker_url
+        self._producers = settings.producer_keys
         self._bytes_max = settings.batch_bytes_max
         self._held_bytes_max = settings.held_bytes_max
         self._queues = (*settings.usage_queues, names.PAYMENT_QUEUE)
@@ -268,8 +269,9 @@ class RedisSource:
             for item in items:
                 self._unacked.append((index, len(item)))
                 self._held_bytes += len(item)
-                body, content_type = unwrap(item)
-                messages.append(Message(body, content_type, self._queues[index], now))
+                signed, distrusted = self._producers.check(item, self._queues[index])
+                body, content_type = unwrap(signed)
+                messages.append(Message(body, content_type, self._queues[index], now, distrusted=distrusted))
         return messages
 
     def _beat(self) -> None:

@@ -1,0 +1,88 @@
+"""Rows of the usage log: as COPY takes them, and as the chain takes them in.
+
+The chain's digest is over what the row says of the event, in the form of ``taximeter.usage_content`` (a record in
+PostgreSQL's binary format), so that `verify` can make the same bytes from the table alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from taximeter_db import rows
+from taximeter_db.events import Usage
+
+_quantities_json = msgspec.json.Encoder(decimal_format="number").encode
+_COLUMNS: Final = 15
+_BIGINT, _TIMESTAMPTZ, _UUID, _NUMERIC, _TEXT, _JSON = (
+    struct.pack(">i", oid) for oid in (20, 1184, 2950, 1700, 25, 114)
+)
+_pack_head = struct.Struct(">hiqiqiqi").pack
+_pack_head_linked = struct.Struct(">hiqiqiqi32s").pack
+_pack_tail = struct.Struct(">iqiqi16s").pack
+# a record's number of columns, then for each its type, length and value
+_pack_content = struct.Struct(">i4siq4siq4si16s4s").pack
+_CONTENT_COLUMNS: Final = 9
+
+Names = tuple[str, str | None, str | None]
+_NAMES_CACHED_MAX: Final = 10_000
+_names: dict[Names, tuple[bytes, bytes]] = {}
+
+
+class Packed(msgspec.Struct):
+    """A batch as far as it is known before its balances are locked.
+
+    `tails` are the ends of the COPY rows, one a usage; `digests` the digest of each workspace's usages.
+    """
+
+    tails: list[bytes]
+    digests: dict[str, bytes]
+
+
+def pack(usages: Sequence[Usage]) -> Packed:
+    """Pack usages, in the order in which they will be numbered."""
+    tails: list[bytes] = []
+    contents: dict[str, list[bytes]] = {}
+    numeric, text, prefixed, time = rows.numeric, rows.text, rows.prefixed, rows.time
+    for usage in usages:
+        what = (usage.tool, usage.provider, usage.model)
+        names, names_content = _names.get(what) or _remember(what)
+        version, occurred_at, fingerprint = usage.price_version, time(usage.occurred_at), usage.fingerprint
+        cost, event_id = numeric(usage.cost), text(usage.event_id)
+        quantities = prefixed(_quantities_json(usage.quantities))
+        tails.append(
+            b"".join((_pack_tail(8, version, 8, occurred_at, 16, fingerprint), cost, names, event_id, quantities))
+        )
+        fixed = _pack_content(
+            _CONTENT_COLUMNS, _BIGINT, 8, version, _TIMESTAMPTZ, 8, occurred_at, _UUID, 16, fingerprint, _NUMERIC
+        )
+        content = b"".join((fixed, cost, names_content, event_id, _JSON, quantities))
+        of_workspace = contents.get(usage.workspace_id)
+        if of_workspace is None:
+            contents[usage.workspace_id] = [text(usage.workspace_id), content]
+        else:
+            of_workspace.append(content)
+    return Packed(tails, {name: hashlib.sha256(b"".join(content)).digest() for name, content in contents.items()})
+
+
+def _remember(what: Names) -> tuple[bytes, bytes]:
+    """Packed tool, provider and model; few combinations make up nearly all of the traffic."""
+    if len(_names) >= _NAMES_CACHED_MAX:
+        _names.clear()
+    parts = [rows.text_or_null(name) for name in what]
+    packed = _names[what] = (b"".join(parts), b"".join(_TEXT + part for part in parts) + _TEXT)
+    return packed
+
+
+def head(seq: int, entry: int, recorded_at: int) -> bytes:
+    """The start of a row of `copy_usages.sql`, before its balance; the time as of `rows.time`."""
+    return _pack_head(_COLUMNS, 8, seq, 8, entry, 8, recorded_at, -1)
+
+
+def head_linked(seq: int, entry: int, recorded_at: int, link: bytes) -> bytes:
+    """The same for the last row of a workspace's batch, which holds the link (32 bytes)."""
+    return _pack_head_linked(_COLUMNS, 8, seq, 8, entry, 8, recorded_at, 32, link)

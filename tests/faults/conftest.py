@@ -1,0 +1,7 @@
+"""The faults' fixtures."""
+
+from __future__ import annotations
+
+from worker_fixtures import feed, ledger, new_runtime, new_worker, priced_url, runtime, valkey_broker_url, worker
+
+__all__ = ["feed", "ledger", "new_runtime", "new_worker", "priced_url", "runtime", "valkey_broker_url", "worker"]

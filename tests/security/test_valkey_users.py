@@ -1,0 +1,135 @@
+"""Valkey's users, on a real server: a tool reads flags and, where Valkey is the broker, appends usage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from taximeter import Meter, names
+from taximeter_cli.embedded import acl
+from taximeter_cli.embedded.valkey import BROKER_DATABASE, Valkey
+from workers import Ledger, WorkerProcess, eventually
+
+ALLOWED = {
+    *("hget", "hgetall", "exists", "multi", "exec", "ping", "select", "lpush"),
+    *("client|tracking", "client|setinfo", "client|setname"),
+    # before and after a connection belongs to anybody: no user can be kept from them
+    *("auth", "hello", "quit", "reset"),
+}
+QUANTITIES = {"input_tokens": 1000}
+
+
+def test_a_system_in_which_each_part_has_its_own_user(
+    valkey_user: Callable[[str, int], str],
+    new_worker: Callable[..., WorkerProcess],
+    priced_url: str,
+    ledger: Ledger,
+    tmp_path: Path,
+    valkey: Valkey,
+):
+    broker, flags = (valkey_user("worker", BROKER_DATABASE), valkey_user("worker", 0))
+    worker = new_worker(priced_url, broker, flags).start()
+    eventually(lambda: worker.connected)
+    urls = {"broker_url": valkey_user("tool", BROKER_DATABASE), "redis_url": valkey_user("tool", 0)}
+    with Meter(**urls, spool=tmp_path / "spool", timeout_seconds=2) as meter:
+        assert meter.enabled("acme")
+        meter.record("acme", tool="chat", provider="p", model="m", quantities={"input_tokens": 130_000})
+        meter.flush(timeout=20)
+        eventually(lambda: not meter.enabled("acme"), what="the flip is pushed to a tool with a tool's rights")
+    with valkey.client() as admin:
+        admin.flushall()
+    eventually(lambda: _enabled(valkey, "acme") == b"0", what="the worker rebuilds the flags")
+    assert worker.stop() == 0
+    assert "NOPERM" not in worker.text()
+    assert ledger.usages == 1
+
+
+def _enabled(valkey: Valkey, workspace_id: str) -> Any:
+    with valkey.client() as admin:
+        return admin.hget(names.flag_key(workspace_id), "enabled")
+
+
+def test_a_tool_may_call_nothing_else(as_user: Callable[..., redis.Redis], valkey: Valkey):
+    as_user("tool")
+    tried = 0
+    with valkey.client() as admin:
+        commands = {raw.decode() for raw in admin.execute_command("COMMAND LIST")}
+        for name in sorted(commands):
+            # of a command with sub-commands, each of them
+            inner = admin.execute_command("COMMAND LIST", "FILTERBY", "PATTERN", f"{name}|*")
+            for full in [one.decode() for one in inner] or [name]:
+                answer = _dry_run(admin, full)
+                assert (answer == "allowed") == (full in ALLOWED), f"{full}: {answer}"
+                tried += 1
+    assert tried > 300
+
+
+def _dry_run(admin: redis.Redis, full: str) -> str:
+    """What ACL DRYRUN says of a command with as many arguments as it takes."""
+    words = full.split("|")
+    for more in range(12):
+        try:
+            answer = admin.execute_command("ACL DRYRUN", "tool", *words, *["taximeter.usage"] * more)
+        except redis.ResponseError as error:
+            if "number of arg" in str(error):
+                continue
+            return str(error)
+        return "allowed" if answer in {b"OK", "OK", True} else _said(answer)
+    return "no number of arguments fits"
+
+
+def _said(answer: Any) -> str:
+    text = answer.decode() if isinstance(answer, bytes) else str(answer)
+    # A refused key means that the command itself is allowed.
+    return "allowed" if "key" in text and "no permissions to access" in text else text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("HGETALL", "taximeter:balance:{acme}"),
+        ("HSET", "taximeter:flag:{acme}", "enabled", "1"),
+        ("LPUSH", "taximeter.payment", "x"),
+        ("LPUSH", "taximeter.tasks", "x"),
+        ("LPUSH", "taximeter.usage:processing:1", "x"),
+        ("LPUSH", "taximeter.usage.1:processing:1", "x"),
+        ("LRANGE", "taximeter.usage", "0", "-1"),
+        ("RPOP", "taximeter.usage"),
+        ("LPUSH", "taximeter:flag:{acme}", "x"),
+        ("EVAL", "return redis.call('HSET', 'taximeter:flag:{acme}', 'enabled', '1')", "0"),
+        ("KEYS", "*"),
+        ("SCAN", "0"),
+        ("CONFIG", "GET", "*"),
+        ("ACL", "LIST"),
+        ("MONITOR",),
+        ("FLUSHALL",),
+        ("DEL", "taximeter:flags:ready"),
+        ("SUBSCRIBE", "x"),
+    ],
+)
+def test_a_tool_is_refused(as_user: Callable[..., redis.Redis], command: tuple[str, ...]):
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        as_user("tool").execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    "command", [("FLUSHALL",), ("CONFIG", "GET", "*"), ("ACL", "LIST"), ("SHUTDOWN",), ("SET", "mine", "1")]
+)
+def test_a_worker_administers_nothing(as_user: Callable[..., redis.Redis], command: tuple[str, ...]):
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        as_user("worker").execute_command(*command)
+
+
+def test_up_has_the_users_of_the_deployment():
+    lines = (Path(__file__).parents[2] / "deploy" / "valkey" / "users.in.acl").read_text().splitlines()
+    found = dict(
+        line.removeprefix("user ").split(" on ", 1) for line in lines if line.startswith("user ") and " on " in line
+    )
+    rules = {name: text.split("} ", 1)[1] for name, text in found.items()}
+    assert rules.pop("health") == "resetchannels -@all +ping"
+    assert rules.pop("admin") == "allchannels allkeys +@all"
+    assert rules == acl.USERS
