@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 PYTEST_ARGS ?=
 
-.PHONY: help install up test test-browser check format bench images soak lock wheel clean
+.PHONY: help install up test test-browser check audit format bench images soak lock wheel clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -35,6 +35,9 @@ check: install  ## lint, types, layers
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+audit: install  ## licences of everything installed, and known vulnerabilities as far as the advisory service can be reached
+	@$(BIN)/python tools/audit.py
 
 format: install  ## format and mend what can be mended
 	@$(BIN)/ruff format .

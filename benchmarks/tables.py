@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from benchmarks.results import Result, Turns
 from benchmarks.stats import Spread, column
@@ -55,20 +55,42 @@ def cpu(turns: Turns) -> dict[str, float]:
 
 
 def side_lines(result: Result) -> Iterable[list[str]]:
-    """Heading and a line for each side: its name, median, lowest, highest, CPU by process, log an event."""
-    yield ["side", "median", "lowest", "highest", "CPU µs by process", "WAL, bytes"]
-    for side, turns in result.sides.items():
-        if (main := main_measurement(turns)) is None:
-            continue
+    """Heading and a line for each side: its name, median, lowest, highest, and of the rest what any side measured."""
+    sides = {side: turns for side, turns in result.sides.items() if main_measurement(turns) is not None}
+    cells = {heading: {side: cell(turns) for side, turns in sides.items()} for heading, cell in _MORE.items()}
+    more = {heading: found for heading, found in cells.items() if any(found.values())}
+    yield ["side", "median", "lowest", "highest", *more]
+    for side, turns in sides.items():
+        main = main_measurement(turns)
+        assert main is not None
         heading, spread, shape = main
-        used = "  ".join(f"{role} {spent:.1f}" for role, spent in cpu(turns).items())
-        wal = (
-            f"{Spread.of(column(turns, 'wal_bytes_per_event')).median:,.0f}"
-            if "wal_bytes_per_event" in turns[0]
-            else ""
-        )
         numbers = [shape.format(number) for number in (spread.median, spread.low, spread.high)]
-        yield [f"{side}, {heading}", *numbers, used, wal]
+        yield [f"{side}, {heading}", *numbers, *(found[side] for found in more.values())]
+
+
+def _cpu_cell(turns: Turns) -> str:
+    return "  ".join(f"{role} {spent:.1f}" for role, spent in cpu(turns).items())
+
+
+def _cell(shape: str, *names: str) -> Callable[[Turns], str]:
+    """The median of the first of these measurements that a side has."""
+
+    def cell(turns: Turns) -> str:
+        for name in names:
+            if name in turns[0]:
+                return shape.format(Spread.of(column(turns, name)).median)
+        return ""
+
+    return cell
+
+
+_MORE: dict[str, Callable[[Turns], str]] = {
+    "p99": _cell("{:,.1f}", "p99_ms", "p99_us"),
+    "most": _cell("{:,.1f}", "max_ms", "max_us"),
+    "CPU µs by process": _cpu_cell,
+    "WAL, bytes": _cell("{:,.0f}", "wal_bytes_per_event"),
+    "a batch": _cell("{:,.0f}", "batch_events"),
+}
 
 
 def figure_lines(figures: dict[str, Spread]) -> Iterable[list[str]]:

@@ -64,8 +64,18 @@ def run() -> int:
         sentence = _sentence(error)
         if sentence is None:
             raise
-        note(f"taximeter: {sentence}")
+        note(f"taximeter: {_without_secrets(sentence)}")
     return 1
+
+
+def _without_secrets(sentence: str) -> str:
+    """A sentence of some library may quote an address that it could not read."""
+    from taximeter_db.secret import Secret, redact
+
+    for name, value in os.environ.items():
+        if name.startswith("TAXIMETER_") and ("://" in value or name.endswith(("SECRET", "KEY", "KEYS"))):
+            Secret(value)
+    return redact(sentence)
 
 
 def _sentence(error: Exception) -> str | None:

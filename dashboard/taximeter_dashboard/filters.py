@@ -14,7 +14,7 @@ from psycopg import Connection
 from taximeter_dashboard.errors import Problem
 from taximeter_dashboard.listing import PAGE_ROWS
 from taximeter_db import money, rollups
-from taximeter_db.reading import UsageRow, filtered
+from taximeter_db.reading import UsageRow, filtered, usages
 
 LEAST: Final = rollups.BANDS
 ROLL_UP_MAX: Final = 20_000
@@ -44,7 +44,12 @@ class Asked(msgspec.Struct, frozen=True):
     @property
     def query(self) -> str:
         """The address's query, without what is empty."""
-        return urlencode([(name, value) for name, value in msgspec.to_builtins(self).items() if value])
+        return urlencode(self.fields)
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """Names and values of what is not empty."""
+        return [(name, value) for name, value in msgspec.to_builtins(self).items() if value]
 
     def wanted(self, where: zoneinfo.ZoneInfo) -> filtered.Filter:
         """The ledger's terms. Days are those of the viewer's zone.
@@ -76,6 +81,18 @@ class Found(msgspec.Struct, frozen=True):
     behind: int
     back: str | None
     on: str | None
+
+    def words(self, number: int | None) -> str:
+        """``Page 3 of 61``, as far as that is known: of a page that was gone to by its time, only how many there are."""
+        pages = max(1, -(-self.totals.usages // PAGE_ROWS))
+        many = "" if self.totals.more else f"{pages:,}"
+        if number is None:
+            return f"{many} pages in all" if many else ""
+        return f"Page {number:,} of {many}" if many else f"Page {number:,}"
+
+    def last(self) -> int | None:
+        """The number of the last page, where that is known."""
+        return None if self.totals.more else max(1, -(-self.totals.usages // PAGE_ROWS))
 
 
 def ask(tool: Text = "", model: Text = "", since: Day = "", until: Day = "", least: Text = "", id: Text = "") -> Asked:  # noqa: A002 - the name in the address
@@ -112,6 +129,9 @@ def find(
     reached, count = rollups.follow(conn, workspace_id, ROLL_UP_MAX)
     newest = sort == "newest"
     kind, number = place or ("", 0)
+    totals = filtered.totals(conn, workspace_id, wanted, exactly=exactly)
+    # The last page holds what the pages before it leave, so that it is the same from either end.
+    rows_max = PAGE_ROWS if kind != "end" or totals.more else totals.usages % PAGE_ROWS or PAGE_ROWS
     # Reading towards lower numbers, from the top or from some number on; or towards higher ones.
     down = newest if not kind else (kind == "before" if kind != "end" else not newest)
     page = filtered.search(
@@ -121,10 +141,10 @@ def find(
         before=number if kind == "before" else _LAST,
         after=number if kind == "after" else 0,
         newest=down,
-        limit=PAGE_ROWS + 1,
+        limit=rows_max + 1,
     )
-    more = len(page.rows) > PAGE_ROWS
-    rows = page.rows[:PAGE_ROWS]
+    more = len(page.rows) > rows_max
+    rows = page.rows[:rows_max]
     rows.sort(key=lambda row: row.seq, reverse=newest)
     forwards = down == newest
     has_on = more if forwards else kind != "end"
@@ -135,11 +155,31 @@ def find(
     first = page.place if page.place is not None and not forwards else rows[0].seq if rows and has_back else None
     return Found(
         rows=rows,
-        totals=filtered.totals(conn, workspace_id, wanted, exactly=exactly),
+        totals=totals,
         behind=count - reached,
         back=None if first is None else f"{backwards}={first}",
         on=None if last is None else f"{towards}={last}",
     )
+
+
+def place_at(
+    conn: Connection[Any], workspace_id: str, text: str, sort: str, where: zoneinfo.ZoneInfo
+) -> tuple[str, int]:
+    """Where in a list to begin so that it goes on from a minute of the viewer's clock.
+
+    Raises:
+        Problem: 422, it is no such minute.
+    """
+    try:
+        local = dt.datetime.fromisoformat(text)
+    except ValueError:
+        local = dt.datetime.min  # noqa: DTZ901 - only to be refused
+    if local.tzinfo is not None or not 1970 <= local.year <= 2999:
+        raise Problem("at: a minute such as 2026-11-22T10:00 is needed.", status=422, title="Not valid")
+    moment = local.replace(tzinfo=where)
+    if sort == "newest":
+        return "before", usages.seq_at(conn, workspace_id, moment + dt.timedelta(minutes=1))
+    return "after", usages.seq_at(conn, workspace_id, moment) - 1
 
 
 def _day(text: str, name: str) -> dt.date | None:

@@ -28,6 +28,7 @@ from taximeter_dashboard.fetching import fetch_json, safe_address
 from taximeter_dashboard.key_sources import RemoteKeys
 from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.viewers import verify
+from taximeter_db.secret import Secret
 
 FLOW_SECONDS: Final = 600
 METADATA_SECONDS: Final = 3600.0
@@ -160,9 +161,9 @@ class Provider:
         if settings.oidc_client_secret:
             known = self.metadata().get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
             if "client_secret_basic" in known:
-                basic = (settings.oidc_client_id, settings.oidc_client_secret)
+                basic = (settings.oidc_client_id, Secret(settings.oidc_client_secret).reveal())
             else:
-                form["client_secret"] = settings.oidc_client_secret
+                form["client_secret"] = Secret(settings.oidc_client_secret).reveal()
         return fetch_json(str(self.metadata()["token_endpoint"]), form=form, basic=basic)
 
     def _claims(self, id_token: str, nonce: str) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def show_usages(
     after: filters.Bound = None,
     end: Literal["1"] | None = None,
     count: Literal["exactly"] | None = None,
+    at: Annotated[str, Query(max_length=16)] = "",
 ) -> Response:
     """The tab of usages: numbered pages of all, or pages of what matches a filter."""
     with house.database() as conn:
@@ -101,8 +102,13 @@ def show_usages(
                 ((kind, at or 0) for kind, at in (("before", before), ("after", after)) if at is not None), None
             )
             place = ("end", 0) if end else place
+            if at:
+                place = filters.place_at(conn, workspace_id, at, sort, zone_of(request))
             wanted = asked.wanted(zone_of(request))
-            context["matched"] = filters.find(conn, workspace_id, wanted, sort, place, exactly=count == "exactly")
+            matched = filters.find(conn, workspace_id, wanted, sort, place, exactly=count == "exactly")
+            # Neighbours carry the number of their page; whoever goes to a time does not know it.
+            number = None if at or (place and page == 1 and not end) else matched.last() if end else page
+            context |= {"matched": matched, "number": number, "at": at}
             listed = context["matched"].rows
         else:
             context["place"], listed = listing.by_page(conn, listing.USAGES, found, sort, page, upto)
@@ -131,7 +137,8 @@ def show_usage(request: Request, house: CurrentHouse, workspace_id: str, seq: Se
         receipt = house.explain(conn, row) if house.explain else None
         context: dict[str, Any] = {
             "row": row,
-            "parts": contents.parts(payload.data) if payload else [],
+            "parts": contents.parts(payload.data) if payload and payload.data else [],
+            "gone": panels.gone(payload, zone_of(request), dt.datetime.now(dt.UTC)),
             "receipt": receipts.view(row, receipt),
             "late": (row.recorded_at - row.occurred_at).total_seconds() > 60,
             "home": f"{base(request)}/workspaces/{workspace_id}",
@@ -148,7 +155,7 @@ def download_contents(request: Request, house: CurrentHouse, workspace_id: str, 
         admit(request, conn, workspace_id)
         row = usages.get(conn, workspace_id, seq)
         payload = usages.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq) if row else None
-    if payload is None:
+    if payload is None or panels.gone(payload, zone_of(request), dt.datetime.now(dt.UTC)):
         raise NotFound
     headers = {"content-disposition": f'attachment; filename="usage-{seq}.json"'}
     return Response(payload.data, media_type="application/json", headers=headers)

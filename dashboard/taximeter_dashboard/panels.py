@@ -97,3 +97,20 @@ def with_excerpts(conn: Connection[Any], workspace_id: str, rows: list[UsageRow]
 def decimals_max(values: Sequence[int]) -> int:
     """How many decimals a column needs."""
     return max(map(amounts.decimals, values), default=2)
+
+
+def gone(payload: Any, where: zoneinfo.ZoneInfo, now: dt.datetime) -> str | None:
+    """Why a usage's contents cannot be shown, None where they can, or where there were none.
+
+    `payload` says so by ``gone`` (``erased``, then ``erased_at`` too, ``locked`` or ``damaged``).
+    """
+    why = getattr(payload, "gone", None)
+    if why is None:
+        return None
+    if why == "erased":
+        erased_at = payload.erased_at
+        when = f" {times.date(erased_at, where, now)}" if erased_at else ""
+        return f"Contents erased{when}; the cost record stays."
+    if why == "locked":
+        return "The contents are encrypted, and their key is not at hand here; the cost record stays."
+    return "The contents cannot be read any more; the cost record stays."

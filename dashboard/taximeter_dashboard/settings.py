@@ -15,6 +15,7 @@ from taximeter_dashboard.errors import SettingError
 from taximeter_dashboard.fetching import safe_address
 from taximeter_db import money
 from taximeter_db.errors import AmountError
+from taximeter_db.secret import Secret
 
 PREFIX = "TAXIMETER_"
 SECRET_CHARACTERS_MIN = 32
@@ -106,6 +107,12 @@ class Settings:
         settings = cls(**values)
         settings.check()
         return settings
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not one.repr and isinstance(value, str):
+                object.__setattr__(self, one.name, Secret(value))
 
     def check(self) -> None:
         """Refuse combinations that would not be safe.

@@ -95,6 +95,13 @@ def day(moment: dt.datetime, where: zoneinfo.ZoneInfo) -> str:
     return f"{local.day} {_MONTHS[local.month - 1]}"
 
 
+def date(moment: dt.datetime, where: zoneinfo.ZoneInfo, now: dt.datetime) -> str:
+    """``3 Nov``, with the year where it is not this one."""
+    local = moment.astimezone(where)
+    year = f" {local.year}" if local.year != now.astimezone(where).year else ""
+    return f"{local.day} {_MONTHS[local.month - 1][:3]}{year}"
+
+
 def clock(moment: dt.datetime, where: zoneinfo.ZoneInfo, now: dt.datetime) -> str:
     """``14:32:07``, with the day where it is not today."""
     local = moment.astimezone(where)

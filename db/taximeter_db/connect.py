@@ -11,6 +11,7 @@ from psycopg import Connection
 
 from taximeter_db import roles, rows
 from taximeter_db.errors import DatabaseUnavailableError, SchemaError
+from taximeter_db.secret import Secret, redact
 
 CONNECT_TIMEOUT_SECONDS = 5
 
@@ -29,6 +30,7 @@ def connect(url: str, *, autocommit: bool = True, application_name: str = "taxim
     Raises:
         DatabaseUnavailableError: PostgreSQL cannot be reached; the sentence holds no password.
     """
+    url = Secret(url).reveal()
     try:
         # PgBouncer before 1.21 loses prepared statements; nothing outside booking gains from them.
         return psycopg.connect(
@@ -38,9 +40,10 @@ def connect(url: str, *, autocommit: bool = True, application_name: str = "taxim
             application_name=application_name,
             prepare_threshold=None,
         )
-    except psycopg.OperationalError as error:
+    except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
+        # libpq quotes what it cannot parse, which may be a part of the password
         raise DatabaseUnavailableError(
-            f"PostgreSQL cannot be reached: {_first_line(error)}. Check TAXIMETER_DATABASE_URL and that the server runs."
+            f"PostgreSQL cannot be reached: {redact(_first_line(error))}. Check TAXIMETER_DATABASE_URL and that the server runs."
         ) from error
 
 

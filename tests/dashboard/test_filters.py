@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import html
 import random
+import re
 
 import pytest
 
@@ -155,3 +157,44 @@ def test_what_is_too_many_to_count_unasked_is_said_so(numbered, monkeypatch):
 
 def test_an_unknown_workspace_has_nothing_to_roll_up(conn):
     assert rollups.advance(conn, "nobody") == (0, 0)
+
+
+def test_pages_of_matches_are_numbered_the_same_from_either_end(owner, book):
+    book(*(make_usage(event_id=f"e{n}", cost="0.01") for n in range(45)))
+    listed = re.compile(r'id="usage-(\d+)"')
+
+    def page(query: str) -> tuple[list[str], str, str]:
+        text = owner.get(f"/workspaces/acme/usages?tool=chat{query}").text
+        follow = {
+            name: html.unescape(address) for address, name in re.findall(r'href="([^"]+)"[^>]*id="page-(\w+)"', text)
+        }
+        where = re.search(r'class="where">([^<]*)<', text)
+        return (
+            listed.findall(text),
+            where[1] if where else "",
+            "|".join(follow.get(n, "") for n in ("previous", "next")),
+        )
+
+    first, words, links = page("")
+    assert (first[0], len(first), words) == ("45", 20, "Page 1 of 3")
+    second, words, links = page("&" + links.split("|")[1].partition("tool=chat&")[2])
+    assert (second[0], len(second), words) == ("25", 20, "Page 2 of 3")
+    third, words, _ = page("&" + links.split("|")[1].partition("tool=chat&")[2])
+    assert (third, words) == ([str(n) for n in range(5, 0, -1)], "Page 3 of 3")
+    last, words, links = page("&end=1")
+    assert (last, words) == (third, "Page 3 of 3")
+    back, words, _ = page("&" + links.split("|")[0].partition("tool=chat&")[2])
+    assert (back, words) == (second, "Page 2 of 3")
+
+
+def test_going_to_a_time_begins_there(owner, book, conn):
+    book(*(make_usage(event_id=f"e{n}", cost="0.01") for n in range(30)))
+    for sort, start in (("newest", "30"), ("oldest", "1")):
+        at = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=2 if sort == "newest" else -2)
+        text = owner.get(f"/workspaces/acme/usages?tool=chat&sort={sort}&at={at:%Y-%m-%dT%H:%M}").text
+        assert re.search(r'id="usage-(\d+)"', text)[1] == start
+        assert "2 pages in all" in text
+    past = f"{dt.datetime.now(dt.UTC) - dt.timedelta(days=1):%Y-%m-%dT%H:%M}"
+    assert "usage-" not in owner.get(f"/workspaces/acme/usages?tool=chat&at={past}").text.partition("<tbody")[2]
+    for wrong in ("now", "2026-13-01T00:00", "0001-01-01T00:00"):
+        assert owner.get(f"/workspaces/acme/usages?tool=chat&at={wrong}").status_code == 422

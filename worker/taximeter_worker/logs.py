@@ -7,8 +7,11 @@ text is known to come from a server.
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
 import structlog
+
+from taximeter_db.secret import redact
 
 
 def configure() -> None:
@@ -17,11 +20,16 @@ def configure() -> None:
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True),
+            _masked,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _masked(_logger: Any, _method: str, line: Any) -> str:
+    return redact(str(line))
 
 
 def first_line(error: BaseException) -> str:
