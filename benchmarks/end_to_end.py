@@ -54,7 +54,8 @@ def run(form: str) -> Result:
                     stack,
                     Load(events=count["uniform"], workspaces=100 * min(1_000, count["uniform"]), spread="uniform"),
                 ),
-                "wide": lambda _: ours(stack, Load(events=count["wide"], payload_bytes=1_800)),
+                "wide": lambda _: ours(stack, Load(events=count["wide"], payload_bytes=1_800), encrypted=True),
+                "wide, not encrypted": lambda _: ours(stack, Load(events=count["wide"], payload_bytes=1_800)),
                 "foreign": lambda _: ours(stack, Load(events=count["foreign"]), foreign=FOREIGN_PRODUCERS),
             },
         )

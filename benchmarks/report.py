@@ -157,7 +157,7 @@ def plots(results: Results) -> dict[str, str]:
             assert main is not None
             rows.append((side, main[1].median, main[1].low, main[1].high))
         drawn["rates"] = svg.bars("Booked and flagged, end to end", rows, "events/s")
-        rows_cpu = [(side, cpu(turns)) for side, turns in result.sides.items() if side != "floor"]
+        rows_cpu = [(side, cpu(turns)) for side, turns in result.sides.items() if side not in {"floor", "foreign"}]
         drawn["cpu"] = svg.stacked("Processor time of an event by process", rows_cpu, "µs")
     result = scenario(results, "memory")
     if result is not None:

@@ -5,7 +5,9 @@ Booked and flagged means: every event is in the log, and every workspace's balan
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import subprocess
 import time
 from decimal import Decimal
@@ -27,7 +29,14 @@ FLAGS_COMPARED = 1_000
 
 
 def ours(
-    stack: Stack, load: Load, *, foreign: int = 0, workers: int = 2, onto: str | None = None, shards: int = 1
+    stack: Stack,
+    load: Load,
+    *,
+    foreign: int = 0,
+    workers: int = 2,
+    onto: str | None = None,
+    shards: int = 1,
+    encrypted: bool = False,
 ) -> dict[str, Any]:
     """Send a load through Taximeter.
 
@@ -37,10 +46,13 @@ def ours(
         foreign: By so many plain AMQP clients, one event a message; 0: by one process with the SDK.
         workers: How many usage workers book.
         shards: Over how many queues usages are split; worker n consumes shard n.
+        encrypted: Inputs and outputs are encrypted, under a master key made for this.
         onto: A database that exists and stays; None: an empty one with the load's workspaces, which is verified and dropped.
     """
     environment = stack.around(onto) if onto else fresh(stack, load.workspaces)
     environment["TAXIMETER_SHARDS"] = str(shards)
+    if encrypted:
+        environment["TAXIMETER_MASTER_KEY"] = base64.b64encode(os.urandom(32)).decode()
     url = environment["TAXIMETER_DATABASE_URL"]
     started = stack.workers(workers, environment)
     result = timed(stack, environment, load, foreign, started)

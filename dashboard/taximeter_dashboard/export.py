@@ -106,12 +106,10 @@ def export_api(
 
 @router.get("/workspaces/{workspace_id}/exports/{ticket}", include_in_schema=False)
 def read_progress(request: Request, house: CurrentHouse, workspace_id: str, ticket: str) -> Response:
-    """How far an export is."""
+    """How far an export is; one that has not begun yet (or never will) is ``waiting``."""
     with house.database() as conn:
         admit(request, conn, workspace_id, logged=False)
-        found = exports.read(conn, workspace_id, ticket)
-    if found is None:
-        raise NotFound
+        found = exports.read(conn, workspace_id, ticket) or exports.Export("waiting", 0, None)
     return Response(msgspec.json.encode(found), media_type="application/json")
 
 

@@ -15,6 +15,7 @@ from amqp.exceptions import NotFound
 from kombu.connection import Connection
 
 from taximeter import names
+from taximeter.tls import split_tls
 from taximeter.transports import Settled
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
@@ -28,11 +29,11 @@ class RabbitTransport:
     """A connection with one channel in confirm mode."""
 
     def __init__(self, url: str) -> None:
-        tls = {"server_hostname": None} if url.startswith("amqps://") else None
+        url, self._tls = split_tls(url)
         make: Any = Connection  # kombu ships no types
         self._settings = make(
             url,
-            ssl=tls,
+            ssl=self._tls,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             heartbeat=HEARTBEAT_SECONDS,
             transport_options={"read_timeout": WRITE_TIMEOUT_SECONDS, "write_timeout": WRITE_TIMEOUT_SECONDS},
@@ -47,6 +48,9 @@ class RabbitTransport:
 
     def connect(self) -> None:
         """Connect and switch publisher confirms on."""
+        if self._tls is not None:
+            # py-amqp verifies no name unless it is given one; an address may name several nodes.
+            self._settings.ssl = {**self._tls, "server_hostname": self._settings.hostname}
         try:
             self._connection = self._settings.transport.establish_connection()
         except Exception:

@@ -16,29 +16,30 @@ from servers import require
 from taximeter_worker.settings import Settings
 
 UNIT = DEPLOY / "systemd" / "taximeter-worker.service"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 EXPOSURE_MAX = 1.5
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
+@pytest.fixture(params=UNITS, ids=lambda path: path.stem)
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy whose program exists on this machine."""
     require("systemd-analyze", shutil.which("systemd-analyze"), "install systemd")
-    copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/opt/taximeter/bin/taximeter", sys.executable))
+    copy = tmp_path / request.param.name
+    copy.write_text(request.param.read_text().replace("/opt/taximeter/bin/taximeter", sys.executable))
     return copy
 
 
-def _settings() -> configparser.SectionProxy:
+def _settings(unit: Path = UNIT) -> configparser.SectionProxy:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(UNIT)
+    parser.read(unit)
     return parser["Service"]
 
 
 def test_systemd_understands_every_line(unit: Path):
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert UNIT.name not in done.stderr, "a word about this unit; others are not ours"
+    assert unit.name not in done.stderr, "a word about this unit; others are not ours"
 
 
 def test_exposure_stays_low(unit: Path):
@@ -57,8 +58,10 @@ def test_has_time_to_drain():
     assert int(_settings()["TimeoutStopSec"]) >= drain + 20
 
 
-def test_holds_no_secret_and_no_shell():
-    service = _settings()
-    assert service["ExecStart"] == "/opt/taximeter/bin/taximeter worker"
-    assert service["EnvironmentFile"].startswith("/")
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_holds_no_secret_and_no_shell(path: Path):
+    service = _settings(path)
+    part = path.stem.removeprefix("taximeter-")
+    assert service["ExecStart"] == f"/opt/taximeter/bin/taximeter {part}"
+    assert service["EnvironmentFile"] == f"/etc/taximeter/{part}.env", "a file, and so a database user, of its own"
     assert "Environment" not in service

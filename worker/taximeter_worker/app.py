@@ -13,6 +13,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from taximeter.tls import split_tls
 from taximeter_worker import logs, rollups, tasks
 from taximeter_worker.errors import SettingError
 from taximeter_worker.settings import Settings
@@ -33,7 +34,8 @@ def make_app(settings: Settings | None = None) -> Celery:
     logs.configure()
     app = Celery("taximeter_worker", set_as_current=False)
     app.conf.update(
-        broker_url=settings.celery_broker_url,
+        broker_url=split_tls(settings.celery_broker_url)[0],
+        broker_use_ssl=settings.celery_tls,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # a worker waits for its broker for ever
         broker_transport_options={"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}

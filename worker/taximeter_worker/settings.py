@@ -7,12 +7,15 @@ of ``repr`` and are never logged.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from taximeter import names
+from taximeter.tls import split_tls
 from taximeter_db.secret import Secret
 from taximeter_worker.errors import SettingError
 from taximeter_worker.signatures import ProducerKeys
@@ -207,6 +210,14 @@ class Settings:
         return url
 
     @property
+    def celery_tls(self) -> dict[str, Any] | None:
+        """Celery's options for an encrypted broker: by itself it would verify nothing on Redis, and no name on RabbitMQ."""
+        url = self.celery_broker_url
+        if url.startswith("rediss://"):
+            return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **_redis_files(url)}
+        return split_tls(url)[1]
+
+    @property
     def broker_redis_url(self) -> str:
         """The broker's address in the spelling redis-py knows."""
         return _as_redis(self.broker_url)
@@ -215,6 +226,11 @@ class Settings:
     def flags_redis_url(self) -> str:
         """The flag Redis's address in the spelling redis-py knows."""
         return _as_redis(self.redis_url)
+
+
+def _redis_files(url: str) -> dict[str, str]:
+    names_of_files = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+    return {name: value for name, value in parse_qsl(urlsplit(url).query) if name in names_of_files}
 
 
 def _as_redis(url: str) -> str:

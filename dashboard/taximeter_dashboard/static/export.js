@@ -26,9 +26,11 @@
       let one = null;
       try {
         const answer = await fetch(address);
-        if (answer.ok) one = await answer.json();
-        else if (answer.status === 404 && asked < 20) continue;
-        else one = { state: "failed", done: 0 };
+        one = answer.ok ? await answer.json() : { state: "failed", done: 0 };
+        if (one.state === "waiting") {
+          if (asked < 40) continue;
+          one.state = "failed";
+        }
       } catch {
         continue;  // the page says elsewhere that its connection is interrupted
       }

@@ -24,6 +24,7 @@ import structlog
 from kombu.connection import Connection
 
 from taximeter import names
+from taximeter.tls import split_tls
 from taximeter_worker.errors import SourceLost
 from taximeter_worker.settings import Settings
 from taximeter_worker.sources import Message
@@ -79,7 +80,7 @@ class AmqpSource:
     def __init__(self, settings: Settings) -> None:
         self.generation = 0
         self.depth: dict[str, int] = {}
-        self._url = settings.celery_broker_url
+        self._url, self._tls = split_tls(settings.celery_broker_url)
         self._drain_bytes_max = settings.batch_bytes_max
         self._held_bytes_max = settings.held_bytes_max
         self._usage_queues = settings.usage_queues
@@ -110,6 +111,7 @@ class AmqpSource:
         with self._translated():
             self._connection = Connection(  # type: ignore[no-untyped-call]
                 self._url,
+                ssl=self._tls,
                 connect_timeout=IO_TIMEOUT_SECONDS,
                 heartbeat=HEARTBEAT_SECONDS,
                 transport_options={"read_timeout": IO_TIMEOUT_SECONDS, "write_timeout": IO_TIMEOUT_SECONDS},

@@ -89,6 +89,7 @@ class RedisSource:
         self.depth: dict[str, int] = {}
         self._url = settings.broker_redis_url
         self._kombu_url = settings.celery_broker_url
+        self._kombu_tls = settings.celery_tls
         self._producers = settings.producer_keys
         self._bytes_max = settings.batch_bytes_max
         self._held_bytes_max = settings.held_bytes_max
@@ -209,7 +210,7 @@ class RedisSource:
         kombu: Any = kombu_untyped
         exchange = kombu.Exchange(names.EXCHANGE, "topic")
         try:
-            with kombu.Connection(self._kombu_url) as connection:
+            with kombu.Connection(self._kombu_url, ssl=self._kombu_tls) as connection:
                 for key in dict.fromkeys(self._bound_keys):
                     kombu.Queue(names.queue_of(key), exchange, routing_key=key).bind(
                         connection.default_channel

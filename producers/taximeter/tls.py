@@ -1,0 +1,32 @@
+"""TLS to RabbitMQ: the certificate is verified, and so is the host's name.
+
+An ``amqps://`` address may name files in its query, as redis-py's addresses do: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``.
+Without ``ssl_ca_certs`` the system's authorities count. Nothing switches the verification off.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+_FILES: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
+
+
+def split_tls(url: str) -> tuple[str, dict[str, Any] | None]:
+    """An AMQP address without its TLS files, and the options for py-amqp; None where the address is not ``amqps://``.
+
+    Several addresses, separated by semicolons, share the files of the last one; the name that is verified must be set
+    for each connection (`server_hostname`).
+    """
+    if not url.startswith("amqps://"):
+        return url, None
+    parts = urlsplit(url)
+    options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": parts.hostname}
+    rest = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name in _FILES:
+            options[_FILES[name]] = value
+        else:
+            rest.append((name, value))
+    return parts._replace(query=urlencode(rest)).geturl(), options
