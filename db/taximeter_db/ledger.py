@@ -147,13 +147,7 @@ def _book_with_retries(
     events = list(events)
     rejected = list(rejected)
     if hope is not None and not policy.quarantine_unknown:
-        # A workspace that is found missing in the transaction costs all of it; making sure costs a short statement.
-        unknown_here = {event.workspace_id for event in events} - hope.workspaces
-        if unknown_here:
-            _create(conn, unknown_here, policy)
-            if len(hope.workspaces) > _WORKSPACES_KNOWN_MAX:
-                hope.workspaces.clear()
-            hope.workspaces |= unknown_here
+        _make_sure(conn, {event.workspace_id for event in events}, policy, hope)
     for attempt in range(_ATTEMPTS_MAX):
         try:
             if events and isinstance(events[0], Payment):
@@ -202,6 +196,18 @@ def _book_with_retries(
         else:
             return
     raise RuntimeError("a batch kept missing workspaces that were just created")  # pragma: no cover
+
+
+def _make_sure(conn: Connection[Any], workspace_ids: set[str], policy: Policy, hope: Hope) -> None:
+    """Create the workspaces that were not seen here yet.
+
+    One that is found missing in the transaction costs all of it; making sure costs a short statement.
+    """
+    if unknown_here := workspace_ids - hope.workspaces:
+        _create(conn, unknown_here, policy)
+        if len(hope.workspaces) > _WORKSPACES_KNOWN_MAX:
+            hope.workspaces.clear()
+        hope.workspaces |= unknown_here
 
 
 def _pause(attempt: int) -> None:
