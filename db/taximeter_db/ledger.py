@@ -38,6 +38,7 @@ __all__ = [
 _CREATE_WORKSPACES = statement("create_workspaces")
 _READ_STATES = statement("read_states")
 _ATTEMPTS_MAX = 20
+_WORKSPACES_KNOWN_MAX = 200_000
 
 Event = TypeVar("Event", Usage, Payment)
 Hook = Callable[[], None]
@@ -140,6 +141,14 @@ def _book_with_retries(
     """Run the transaction, repairing what a repetition can repair: missing workspaces or partitions, lost races."""
     events = list(events)
     rejected = list(rejected)
+    if hope is not None and not policy.quarantine_unknown:
+        # A workspace that is found missing in the transaction costs all of it; making sure costs a short statement.
+        unknown_here = {event.workspace_id for event in events} - hope.workspaces
+        if unknown_here:
+            _create(conn, unknown_here, policy)
+            if len(hope.workspaces) > _WORKSPACES_KNOWN_MAX:
+                hope.workspaces.clear()
+            hope.workspaces |= unknown_here
     for attempt in range(_ATTEMPTS_MAX):
         try:
             if events and isinstance(events[0], Payment):
@@ -147,6 +156,8 @@ def _book_with_retries(
             else:
                 usages_ledger.transact(conn, events, rejected, outcome, hook, hope)  # type: ignore[arg-type]
         except MissingWorkspacesError as missing:
+            if hope is not None:
+                hope.workspaces.difference_update(missing.workspace_ids)
             if policy.quarantine_unknown:
                 unknown = set(missing.workspace_ids)
                 for event in events:

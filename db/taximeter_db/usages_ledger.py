@@ -38,6 +38,7 @@ def transact(
         psycopg.errors.UniqueViolation: The hope that all were new was vain; nothing was booked.
     """
     mine = Outcome()
+    costs: dict[str, list[int]] = {}
     with conn.transaction():
         batch = claim(conn, usages, hope)
         if batch.new or batch.duplicates:
@@ -60,7 +61,7 @@ def transact(
     outcome.states.update(mine.states)
     outcome.usages_booked += len(batch.new)
     outcome.usages_duplicate += sum(batch.duplicates.values())
-    outcome.cost += sum(usage.cost for usage in batch.new)
+    outcome.cost += sum(cost for cost, _ in costs.values())
     outcome.rejected.update(mine.rejected)
     outcome.refused.extend(batch.conflicts)
 
