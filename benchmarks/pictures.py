@@ -162,7 +162,7 @@ def take(browser: Browser, site: Site, shot: Shot, folder: Path) -> Path:
     page.screenshot(path=path, full_page="analysis" in shot.path, animations="disabled")
     context.close()
     with Image.open(path) as picture:
-        few = picture.convert("RGB").quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
     return path
 
