@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from taximeter_cli.embedded import state as states
@@ -12,6 +13,9 @@ DATABASE = "TAXIMETER_DATABASE_URL"
 BROKER = "TAXIMETER_BROKER_URL"
 REDIS = "TAXIMETER_REDIS_URL"
 _ALL = (DATABASE, BROKER, REDIS)
+MASTER_KEY_VARIABLES = ("TAXIMETER_MASTER_KEY", "TAXIMETER_MASTER_KEY_FILE")
+MASTER_KEY_FILE = "master-key"
+"""In the data directory of an embedded instance."""
 
 
 def find(data_dir: Path | None, *needed: str) -> dict[str, str]:
@@ -46,6 +50,14 @@ def as_part(known: dict[str, str], login: str) -> dict[str, str]:
     from taximeter_cli.embedded.logins import part_url
 
     return {**known, DATABASE: part_url(known[DATABASE], login)}
+
+
+def master_key(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Where the embedded instance's master key is, unless the environment says where things are, or gives one."""
+    file = folder / MASTER_KEY_FILE
+    if given() or any(environment.get(name) for name in MASTER_KEY_VARIABLES) or not file.exists():
+        return {}
+    return {MASTER_KEY_VARIABLES[1]: str(file)}
 
 
 def running_instance(data_dir: Path | None) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from taximeter_cli import audit, dashboard, instance, prices, publish, quarantine, upkeep, workspaces
+from taximeter_cli import audit, dashboard, instance, keys, prices, publish, quarantine, upkeep, workspaces
 from taximeter_cli.console import clean, note
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("publish")(publish.publish)
 app.add_typer(prices.app, name="prices")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(upkeep.flags, name="flags")
+app.add_typer(keys.app, name="keys")
 app.command("verify")(audit.verify)
 app.command("checkpoint")(audit.checkpoint)
 

@@ -63,6 +63,7 @@ def dashboard(
     folder = states.data_folder(data_dir)
     if not environment.get(SECRET) and not os.environ.get(addresses.DATABASE):
         environment[SECRET] = embedded_secret(folder)
+    environment |= addresses.master_key(folder, environment)
     if host is not None:
         environment["TAXIMETER_DASHBOARD_HOST"] = host
     if port is not None:
@@ -82,6 +83,8 @@ def serve(environment: Mapping[str, str]) -> None:
         from taximeter_dashboard.app import create_app
         from taximeter_dashboard.errors import SettingError
         from taximeter_dashboard.settings import Settings
+        from taximeter_db import master_keys
+        from taximeter_db.errors import MasterKeyError
     except ModuleNotFoundError as error:
         raise CliError(
             f"{error.name} is not installed. Install the page with: pip install 'taximeter[dashboard]'."
@@ -90,8 +93,8 @@ def serve(environment: Mapping[str, str]) -> None:
 
     try:
         settings = Settings.from_env(environment)
-        app: Any = create_app(settings, Receipts())
-    except SettingError as error:
+        app: Any = create_app(settings, Receipts(), master_keys.from_env(environment))
+    except (SettingError, MasterKeyError) as error:
         raise CliError(str(error)) from error
     listener = _listen(settings.dashboard_host, settings.dashboard_port)
     config = uvicorn.Config(

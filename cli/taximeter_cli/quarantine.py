@@ -176,12 +176,19 @@ def replay(
             raise typer.BadParameter(
                 "give the whole corrected event with --with, or single members with --set and --unset"
             )
+    from taximeter_db.sealing import Sealer
     from taximeter_worker.booker import limits_of, policy_of
     from taximeter_worker.replay import replay as replay_entries
 
     known = session.settings(data_dir)
     results: list[Replayed] = []
-    how: dict[str, Any] = {"by": session.person(), "note": note, "limits": limits_of(known), "policy": policy_of(known)}
+    how: dict[str, Any] = {
+        "by": session.person(),
+        "note": note,
+        "limits": limits_of(known),
+        "policy": policy_of(known),
+        "sealer": Sealer(known.masters),
+    }
     with session.booking(known) as conn, console.bar("entries", None, quiet=json) as bar:
         correction = _correction(conn, entries[0], changes or (), drops or (), instead) if entries else None
         for numbers in [list(entries)] if entries else _open_entries(conn, reason):

@@ -16,9 +16,12 @@ from psycopg import Connection
 
 from taximeter_cli import addresses
 from taximeter_cli.console import note
-from taximeter_db import flags_state
+from taximeter_cli.embedded import state as states
+from taximeter_db import flags_state, master_keys
 from taximeter_db.connect import booking_connection, connection
+from taximeter_db.errors import MasterKeyError
 from taximeter_db.events import WorkspaceState
+from taximeter_db.master_keys import MasterKeys
 from taximeter_worker.errors import FlagsUnavailable
 from taximeter_worker.flags import connect_flags, write_states
 from taximeter_worker.settings import Settings
@@ -30,7 +33,23 @@ structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.
 def settings(data_dir: Path | None) -> Settings:
     """The worker's settings, with the addresses of the embedded instance where the environment has none."""
     found = addresses.find(data_dir, addresses.DATABASE, addresses.BROKER, addresses.REDIS)
-    return Settings.from_env({**os.environ, **found})
+    key = addresses.master_key(states.data_folder(data_dir), os.environ)
+    return Settings.from_env({**os.environ, **found, **key})
+
+
+def masters(data_dir: Path | None) -> MasterKeys:
+    """The master keys.
+
+    Raises:
+        MasterKeyError: There is none, or what is given is none.
+    """
+    found = master_keys.from_env({**os.environ, **addresses.master_key(states.data_folder(data_dir), os.environ)})
+    if found is None:
+        raise MasterKeyError(
+            f"There is no master key. Set {master_keys.VARIABLE} or {master_keys.FILE_VARIABLE}; `taximeter keys new`"
+            " makes one."
+        )
+    return found
 
 
 @contextlib.contextmanager

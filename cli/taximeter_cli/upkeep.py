@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from taximeter_cli import addresses, console
+from taximeter_cli.embedded import state as states
 from taximeter_cli.options import DataDir, Json
 
 flags = typer.Typer(no_args_is_help=True, help="The copy of every workspace's answer in Redis.")
@@ -27,6 +28,7 @@ def worker(
     known = addresses.find(data_dir, addresses.DATABASE, addresses.BROKER, addresses.REDIS)
     if not addresses.given():
         known = addresses.as_part(known, "worker")
+    known |= addresses.master_key(states.data_folder(data_dir), os.environ)
     command = [sys.executable, "-m", "taximeter_worker", f"--concurrency={concurrency}", f"--loglevel={loglevel}"]
     os.execve(command[0], command, {**os.environ, **known})  # noqa: S606 - the worker takes our place and our signals
 

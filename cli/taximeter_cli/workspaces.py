@@ -107,6 +107,41 @@ def set_limits(
         _print(workspaces.get(conn, workspace_id), json)
 
 
+@app.command("erase-payloads")
+def erase_payloads(
+    workspace_id: WorkspaceId,
+    yes: Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Destroy inputs, outputs and metadata of all of a workspace's events so far, for ever; what they cost stays.
+
+    Quarantined events of the workspace are emptied and dismissed. It is logged with who did it.
+    """
+    from taximeter_cli import session
+    from taximeter_db import erasing, workspaces
+
+    with session.database(data_dir) as conn:
+        details = workspaces.get(conn, workspace_id)
+        if not yes:
+            question = (
+                f"Destroy the contents of all {details.usage_count:,} usages of {workspace_id} for ever? Backups made"
+                " before still hold them."
+            )
+            typer.confirm(question, abort=True, err=True)
+        erased = erasing.erase(conn, workspace_id, by=session.person())
+    if json:
+        console.emit(
+            {"workspace_id": workspace_id, **{name: getattr(erased, name) for name in erased.__struct_fields__}}
+        )
+        return
+    console.say(
+        f"Destroyed {console.counted(erased.keys, 'data key')}; overwrote the contents of"
+        f" {console.counted(erased.usages, 'usage')} that were not encrypted and of"
+        f" {console.counted(erased.quarantined, 'quarantined event')}. The cost record stays."
+    )
+
+
 def credit(
     workspace_id: WorkspaceId,
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="USD, such as 25.00.", show_default=False)],

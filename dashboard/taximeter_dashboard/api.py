@@ -125,7 +125,7 @@ def read_usage(
     with house.database() as conn:
         admit(request, conn, workspace_id)
         row = find_usage(conn, workspace_id, event_id)
-        payload = usages.payloads(conn, workspace_id, [row], PAYLOAD_BYTES_MAX).get(row.seq)
+        payload = house.payloads(conn, workspace_id, [row], PAYLOAD_BYTES_MAX).get(row.seq)
         receipt = house.explain(conn, row) if house.explain else None
     contents = msgspec.Raw(payload.data) if payload is not None and payload.whole else None
     return _json({**api_bodies.usage(row), "receipt": receipt, "contents": contents})

@@ -28,22 +28,24 @@ from taximeter_dashboard.errors import NotFound, Problem
 from taximeter_dashboard.house import Explain, House
 from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.shield import Shield
+from taximeter_db.master_keys import MasterKeys
 
 BODY_BYTES_MAX: Final = 64 * 1024
 """Forms of a few fields are all that anybody sends here; a larger body is answered by 413 and not read."""
 
 
-def create_app(settings: Settings, explain: Explain | None = None) -> FastAPI:
+def create_app(settings: Settings, explain: Explain | None = None, masters: MasterKeys | None = None) -> FastAPI:
     """Make the application.
 
     Args:
         settings: See docs/dashboard.md.
         explain: Makes the receipt of a usage; without it, details show quantities and cost alone.
+        masters: Master keys, to show inputs and outputs that are stored encrypted.
 
     Returns:
         An ASGI application. A host that mounts it under a prefix closes ``app.state.house`` itself.
     """
-    house = House(settings, explain)
+    house = House(settings, explain, masters)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -17,7 +17,9 @@ from taximeter_dashboard.errors import Forbidden, NotFound, Problem, SignInNeede
 from taximeter_dashboard.oidc import Provider
 from taximeter_dashboard.settings import Settings
 from taximeter_dashboard.viewers import OPERATOR, OWNER, STAFF, Keys, Viewer
-from taximeter_db.reading import UsageRow, access, scope, summary
+from taximeter_db.master_keys import MasterKeys
+from taximeter_db.reading import UsageRow, access, payloads, scope, summary
+from taximeter_db.reading.payloads import Payload
 
 SESSION_COOKIE = "taximeter_session"
 FLOW_COOKIE = "taximeter_sign_in"
@@ -32,9 +34,10 @@ Explain = Callable[[Connection[Any], UsageRow], Mapping[str, Any] | None]
 class House:
     """The parts that one dashboard has."""
 
-    def __init__(self, settings: Settings, explain: Explain | None = None) -> None:
+    def __init__(self, settings: Settings, explain: Explain | None = None, masters: MasterKeys | None = None) -> None:
         self.settings = settings
         self.explain = explain
+        self.masters = masters
         self.keys = Keys(settings)
         self.provider = Provider(settings) if settings.oidc_issuer else None
         self._lock = Lock()
@@ -84,6 +87,12 @@ class House:
                     },
                 )
             return self._pool
+
+    def payloads(
+        self, conn: Connection[Any], workspace_id: str, rows: list[UsageRow], bytes_max: int
+    ) -> dict[int, Payload]:
+        """The beginnings of what these usages' events said, by number."""
+        return payloads.payloads(conn, workspace_id, rows, bytes_max, self.masters)
 
     def close(self) -> None:
         """Let go of the database; the next request would open it again."""

@@ -112,7 +112,7 @@ def show_usages(
             listed = context["matched"].rows
         else:
             context["place"], listed = listing.by_page(conn, listing.USAGES, found, sort, page, upto)
-        context["lines"] = panels.with_excerpts(conn, workspace_id, listed)
+        context["lines"] = panels.with_excerpts(conn, house, workspace_id, listed)
         matched = context["matched"]
         counted, more = (matched.totals.usages, matched.totals.more) if matched else (found.usage_count, False)
         context["export"] = exporting.expect("usages", listed, counted, query=asked.query, more=more)
@@ -133,11 +133,11 @@ def show_usage(request: Request, house: CurrentHouse, workspace_id: str, seq: Se
         row = usages.get(conn, workspace_id, seq)
         if row is None:
             raise NotFound
-        payload = usages.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq)
+        payload = house.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq)
         receipt = house.explain(conn, row) if house.explain else None
         context: dict[str, Any] = {
             "row": row,
-            "parts": contents.parts(payload.data) if payload and payload.data else [],
+            "parts": contents.parts(payload.data) if payload and payload.whole else [],
             "gone": panels.gone(payload, zone_of(request), dt.datetime.now(dt.UTC)),
             "receipt": receipts.view(row, receipt),
             "late": (row.recorded_at - row.occurred_at).total_seconds() > 60,
@@ -154,8 +154,8 @@ def download_contents(request: Request, house: CurrentHouse, workspace_id: str, 
     with house.database() as conn:
         admit(request, conn, workspace_id)
         row = usages.get(conn, workspace_id, seq)
-        payload = usages.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq) if row else None
-    if payload is None or panels.gone(payload, zone_of(request), dt.datetime.now(dt.UTC)):
+        payload = house.payloads(conn, workspace_id, [row], contents.PAYLOAD_BYTES_MAX).get(seq) if row else None
+    if payload is None or not payload.whole:
         raise NotFound
     headers = {"content-disposition": f'attachment; filename="usage-{seq}.json"'}
     return Response(payload.data, media_type="application/json", headers=headers)

@@ -11,7 +11,8 @@ import msgspec
 from psycopg import Connection
 
 from taximeter_dashboard import amounts, contents, sentences, times
-from taximeter_db.reading import UsageRow, status_changes, summary, usages
+from taximeter_dashboard.house import House
+from taximeter_db.reading import UsageRow, status_changes, summary
 
 KINDS: Final = {"top_up": "Top-up", "promo": "Promo", "refund": "Refund", "adjustment": "Adjustment"}
 
@@ -83,13 +84,13 @@ def _zones(found: summary.Summary) -> list[Zone]:
     return [Zone(status, words, span, status == found.status) for status, words, span in zones]
 
 
-def with_excerpts(conn: Connection[Any], workspace_id: str, rows: list[UsageRow]) -> list[UsageLine]:
+def with_excerpts(conn: Connection[Any], house: House, workspace_id: str, rows: list[UsageRow]) -> list[UsageLine]:
     """Usages with the beginnings of their inputs and outputs."""
-    found = usages.payloads(conn, workspace_id, rows, contents.EXCERPT_BYTES)
+    found = house.payloads(conn, workspace_id, rows, contents.EXCERPT_BYTES)
     lines = []
     for row in rows:
         payload = found.get(row.seq)
-        shown = contents.excerpts(payload.data, whole=payload.whole) if payload else ("", "")
+        shown = contents.excerpts(payload.data, whole=payload.whole) if payload and not payload.gone else ("", "")
         lines.append(UsageLine(row, *shown))
     return lines
 

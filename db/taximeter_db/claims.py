@@ -33,6 +33,8 @@ class Hope:
     """
 
     def __init__(self) -> None:
+        self.workspaces: set[str] = set()
+        """Some that are known to exist, so that nobody need make sure of it."""
         self._clean = 0
         self._wanted = _CLEAN_MIN
 
@@ -81,18 +83,18 @@ def claim(conn: Connection[Any], usages: Sequence[Usage], hope: Hope | None) -> 
         psycopg.errors.UniqueViolation: It was tried hopefully and in vain; the transaction is lost.
     """
     batch = Claimed()
-    # Key and workspace as one string of bytes: sorts like the two columns, since workspace ids are ASCII.
-    first: dict[bytes, Usage] = {}
-    again: list[tuple[bytes, Usage]] = []
-    names: dict[str, bytes] = {}
-    for usage in usages:
-        name = usage.workspace_id
-        packed = names.get(name) or names.setdefault(name, name.encode())
-        key = usage.key + packed
-        if first.setdefault(key, usage) is not usage:
-            again.append((key, usage))
-    if not first:
+    if not usages:
         return batch
+    names = {name: name.encode() for name in {usage.workspace_id for usage in usages}}
+    # Key and workspace as one string of bytes: sorts like the two columns, since workspace ids are ASCII.
+    keys = [usage.key + names[usage.workspace_id] for usage in usages]
+    first = dict(zip(keys, usages, strict=True))
+    again: list[tuple[bytes, Usage]] = []
+    if len(first) < len(keys):
+        first = {}
+        for key, usage in zip(keys, usages, strict=True):
+            if first.setdefault(key, usage) is not usage:
+                again.append((key, usage))
     ordered = sorted(first)
     if hope and len(ordered) >= _HOPEFUL_EVENTS_MIN:
         batch.hopeful = True

@@ -6,6 +6,8 @@ TaximeterDbError
 ├── NotFoundError             there is no such workspace, usage, payment or quarantine entry
 ├── DatabaseUnavailableError  PostgreSQL cannot be reached, or went away
 ├── CheckpointError           a checkpoint that cannot be believed or made
+├── MasterKeyError            a master key is missing, malformed or not the right one
+├── PayloadError              stored contents that cannot be opened
 └── SchemaError               the database's schema is not the one this version needs
 """
 
@@ -34,6 +36,14 @@ class DatabaseUnavailableError(TaximeterDbError):
 
 class CheckpointError(TaximeterDbError, ValueError):
     """A checkpoint that is not whole or not signed with the key given, or a key that cannot sign one."""
+
+
+class MasterKeyError(TaximeterDbError, ValueError):
+    """A master key is missing, is no key, or is not the one that wrapped a data key. It is never quoted."""
+
+
+class PayloadError(TaximeterDbError, ValueError):
+    """Stored contents were changed, belong to another event, or need a key that is not at hand."""
 
 
 class SchemaError(TaximeterDbError):

@@ -61,7 +61,8 @@ class Usage(msgspec.Struct, gc=False):
 
     `cost` is in picodollars, `occurred_at` in microseconds since the Unix epoch, `key` from `event_key`,
     `fingerprint` 16 bytes over id, type and data. `payload` is the JSON object of input, output and metadata as
-    given; `raw` the event as received, kept in case it must be quarantined.
+    given; `raw` the event as received, kept in case it must be quarantined. `sealed` is the payload as it is to be
+    stored, if other than as given: see `taximeter_db.sealing`.
     """
 
     workspace_id: str
@@ -77,6 +78,9 @@ class Usage(msgspec.Struct, gc=False):
     raw: bytes
     cost: int = 0
     price_version: int = 0
+    sealed: bytes | None = None
+    codec: int = 0
+    key_number: int = 0
 
 
 class Payment(msgspec.Struct, gc=False):

@@ -18,8 +18,9 @@ from psycopg import Connection, errors
 from taximeter_db import payments_ledger, rows, usages_ledger
 from taximeter_db.claims import Hope
 from taximeter_db.events import Outcome, Payment, Policy, Rejected, Usage, WorkspaceState, event_key, uuid_keys
-from taximeter_db.ledger_common import MissingWorkspacesError, park, state_from_row
+from taximeter_db.ledger_common import MissingWorkspacesError, StaleKeysError, park, state_from_row
 from taximeter_db.partitions import ensure
+from taximeter_db.sealing import Sealer
 from taximeter_db.sql import statement
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
 _CREATE_WORKSPACES = statement("create_workspaces")
 _READ_STATES = statement("read_states")
 _ATTEMPTS_MAX = 20
+_WORKSPACES_KNOWN_MAX = 200_000
 
 Event = TypeVar("Event", Usage, Payment)
 Hook = Callable[[], None]
@@ -52,6 +54,7 @@ def book(
     policy: Policy = Policy(),  # noqa: B008  (frozen)
     before_commit: Hook | None = None,
     hope: Hope | None = None,
+    sealer: Sealer | None = None,
 ) -> Outcome:
     """Book a batch, exactly once.
 
@@ -63,6 +66,7 @@ def book(
         policy: What happens to unknown workspaces.
         before_commit: Called once in each transaction, just before its COMMIT (for fault tests).
         hope: Remembers whether batches come without duplicates; they are then claimed the cheaper way. None: the sure way.
+        sealer: Compresses and encrypts the payloads; without it they are stored as they came.
 
     Returns:
         What became of them, after the commit.
@@ -73,9 +77,9 @@ def book(
     """
     outcome = Outcome()
     if payments:
-        _book_all(conn, payments, (), policy, outcome, before_commit, hope)
+        _book_all(conn, payments, (), policy, outcome, before_commit, hope, sealer)
     if usages or rejected:
-        _book_all(conn, usages, rejected, policy, outcome, before_commit, hope)
+        _book_all(conn, usages, rejected, policy, outcome, before_commit, hope, sealer)
     return outcome
 
 
@@ -87,19 +91,20 @@ def _book_all(
     outcome: Outcome,
     hook: Hook | None,
     hope: Hope | None,
+    sealer: Sealer | None,
 ) -> None:
     """Book events of one kind in one transaction; where the data itself is refused, in halves until the culprit is alone."""
     try:
-        _book_with_retries(conn, events, rejected, policy, outcome, hook, hope)
+        _book_with_retries(conn, events, rejected, policy, outcome, hook, hope, sealer)
     except psycopg.DataError as error:
         if len(events) > 1:
             middle = len(events) // 2
-            _book_all(conn, events[:middle], rejected, policy, outcome, hook, hope)
-            _book_all(conn, events[middle:], (), policy, outcome, hook, hope)
+            _book_all(conn, events[:middle], rejected, policy, outcome, hook, hope, sealer)
+            _book_all(conn, events[middle:], (), policy, outcome, hook, hope, sealer)
         elif events:
             refused = _refuse(events[0], "out_of_range", _explain(error))
             outcome.refused.append(refused)
-            _book_all(conn, [], [*rejected, refused], policy, outcome, hook, hope)
+            _book_all(conn, [], [*rejected, refused], policy, outcome, hook, hope, sealer)
         else:
             raise
 
@@ -136,17 +141,29 @@ def _book_with_retries(
     outcome: Outcome,
     hook: Hook | None,
     hope: Hope | None,
+    sealer: Sealer | None,
 ) -> None:
     """Run the transaction, repairing what a repetition can repair: missing workspaces or partitions, lost races."""
     events = list(events)
     rejected = list(rejected)
+    if hope is not None and not policy.quarantine_unknown:
+        _make_sure(conn, {event.workspace_id for event in events}, policy, hope)
     for attempt in range(_ATTEMPTS_MAX):
         try:
             if events and isinstance(events[0], Payment):
                 payments_ledger.transact(conn, events, outcome, hook)  # type: ignore[arg-type]
             else:
-                usages_ledger.transact(conn, events, rejected, outcome, hook, hope)  # type: ignore[arg-type]
+                if sealer is not None:
+                    sealer.seal(conn, events)  # type: ignore[arg-type]
+                encrypted = sealer is not None and sealer.encrypts
+                usages_ledger.transact(conn, events, rejected, outcome, hook, hope, encrypted=encrypted)  # type: ignore[arg-type]
+        except StaleKeysError as stale:
+            if sealer is None or attempt + 1 == _ATTEMPTS_MAX:
+                raise
+            sealer.forget(stale.workspace_ids)
         except MissingWorkspacesError as missing:
+            if hope is not None:
+                hope.workspaces.difference_update(missing.workspace_ids)
             if policy.quarantine_unknown:
                 unknown = set(missing.workspace_ids)
                 for event in events:
@@ -179,6 +196,18 @@ def _book_with_retries(
         else:
             return
     raise RuntimeError("a batch kept missing workspaces that were just created")  # pragma: no cover
+
+
+def _make_sure(conn: Connection[Any], workspace_ids: set[str], policy: Policy, hope: Hope) -> None:
+    """Create the workspaces that were not seen here yet.
+
+    One that is found missing in the transaction costs all of it; making sure costs a short statement.
+    """
+    if unknown_here := workspace_ids - hope.workspaces:
+        _create(conn, unknown_here, policy)
+        if len(hope.workspaces) > _WORKSPACES_KNOWN_MAX:
+            hope.workspaces.clear()
+        hope.workspaces |= unknown_here
 
 
 def _pause(attempt: int) -> None:

@@ -23,6 +23,14 @@ class MissingWorkspacesError(Exception):
         super().__init__(f"{len(self.workspace_ids)} workspaces do not exist")
 
 
+class StaleKeysError(Exception):
+    """Payloads are not encrypted with the present data keys of these workspaces; the transaction was rolled back."""
+
+    def __init__(self, workspace_ids: Iterable[str]) -> None:
+        self.workspace_ids = sorted(workspace_ids)
+        super().__init__(f"{len(self.workspace_ids)} workspaces have other data keys now")
+
+
 def state_from_row(row: Sequence[Any]) -> WorkspaceState:
     """A row of debit_workspaces, credit_workspaces or read_states.sql as a state."""
     workspace_id, balance, minimum, low, usage_count, payment_count, version, epoch, recorded_at = row

@@ -18,6 +18,7 @@ from sqlalchemy import (
     DateTime,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Numeric,
@@ -79,6 +80,7 @@ class Workspace(Base):
     duplicate_count: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     chain: Mapped[bytes] = mapped_column(LargeBinary, server_default=text("''::bytea"))
+    payload_key: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     created_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("now()"))
     updated_at: Mapped[dt.datetime] = mapped_column(Time, server_default=text("now()"))
 
@@ -144,7 +146,7 @@ class UsagePayload(Base):
     """Input, output and metadata of a usage, apart from the narrow rows. Append-only; partitioned like the log.
 
     ``payload`` is a JSON object whose values are the bytes that came in (text columns could hold neither NUL nor lone
-    surrogates). ``codec`` says how it is stored; 0 is as it came.
+    surrogates). ``codec`` says how it is stored: see `taximeter_db.sealing`.
     """
 
     __tablename__ = "usage_payloads"

@@ -7,20 +7,19 @@ with overlapping batches can wait for each other but never in a circle.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from psycopg import Connection
 
 from taximeter_db import rows, status_changes, usage_rows
 from taximeter_db.claims import Claimed, Hope, claim
 from taximeter_db.events import Outcome, Rejected, Usage, WorkspaceState
-from taximeter_db.ledger_common import MissingWorkspacesError, park, state_from_row
+from taximeter_db.ledger_common import MissingWorkspacesError, StaleKeysError, park, state_from_row
 from taximeter_db.sql import statement
 
 _DEBIT = statement("debit_workspaces")
 _COPY_USAGES = statement("copy_usages")
 _COPY_PAYLOADS = statement("copy_payloads")
-_CODEC_PLAIN: Final = 0
 
 
 def transact(
@@ -30,21 +29,27 @@ def transact(
     outcome: Outcome,
     before_commit: Callable[[], None] | None,
     hope: Hope | None = None,
+    *,
+    encrypted: bool = False,
 ) -> None:
     """Book usages and park rejections in one transaction; `outcome` grows only once it has committed.
 
     Raises:
+        StaleKeysError: With `encrypted`, payloads that are not, or not with the present keys; nothing was booked.
         MissingWorkspacesError: Some workspaces do not exist; nothing was booked.
         psycopg.errors.UniqueViolation: The hope that all were new was vain; nothing was booked.
     """
     mine = Outcome()
+    costs: dict[str, list[int]] = {}
     with conn.transaction():
         batch = claim(conn, usages, hope)
         if batch.new or batch.duplicates:
             costs = _costs(batch)
             # All that can be made before the balances are locked is made before.
             packed = usage_rows.pack(batch.new)
-            states, links = _debit(conn, batch, costs, packed.digests)
+            states, links, keys = _debit(conn, batch, costs, packed.digests)
+            if encrypted:
+                _require_keys(batch, keys)
             if batch.new:
                 _append(conn, batch.new, packed, costs, states, links)
                 status_changes.append(conn, status_changes.of_usages(batch.new, costs, states))
@@ -60,7 +65,7 @@ def transact(
     outcome.states.update(mine.states)
     outcome.usages_booked += len(batch.new)
     outcome.usages_duplicate += sum(batch.duplicates.values())
-    outcome.cost += sum(usage.cost for usage in batch.new)
+    outcome.cost += sum(cost for cost, _ in costs.values())
     outcome.rejected.update(mine.rejected)
     outcome.refused.extend(batch.conflicts)
 
@@ -80,8 +85,8 @@ def _costs(batch: Claimed) -> dict[str, list[int]]:
 
 def _debit(
     conn: Connection[Any], batch: Claimed, costs: dict[str, list[int]], digests: dict[str, bytes]
-) -> tuple[dict[str, WorkspaceState], dict[str, bytes]]:
-    """Move the balances; returns each workspace's state and the new link of its chain."""
+) -> tuple[dict[str, WorkspaceState], dict[str, bytes], dict[str, int]]:
+    """Move the balances; returns each workspace's state, the new link of its chain, and its present data key."""
     names = sorted(costs)
     found = conn.execute(
         _DEBIT,
@@ -94,10 +99,21 @@ def _debit(
         },
         prepare=True,
     ).fetchall()
-    states = {row[0]: state_from_row(row[:-1]) for row in found}
+    states = {row[0]: state_from_row(row[:-2]) for row in found}
     if len(states) != len(names):
         raise MissingWorkspacesError(name for name in names if name not in states)
-    return states, {row[0]: row[-1] for row in found}
+    return states, {row[0]: row[-2] for row in found}, {row[0]: row[-1] for row in found}
+
+
+def _require_keys(batch: Claimed, keys: dict[str, int]) -> None:
+    """Under the balances' locks no key changes any more: what is encrypted otherwise now must be so again."""
+    stale = {
+        usage.workspace_id
+        for usage in batch.new
+        if usage.payload is not None and (not usage.key_number or usage.key_number != keys[usage.workspace_id])
+    }
+    if stale:
+        raise StaleKeysError(stale)
 
 
 def _append(
@@ -130,7 +146,8 @@ def _append(
             begin = head(seq, seq + payments, recorded_at)
         log += (begin, numeric(balance), workspace, tail)
         if usage.payload is not None:
-            payloads += (rows.payload_head(seq, recorded_at, _CODEC_PLAIN), workspace, rows.prefixed(usage.payload))
+            stored = usage.payload if usage.sealed is None else usage.sealed
+            payloads += (rows.payload_head(seq, recorded_at, usage.codec), workspace, rows.prefixed(stored))
     log.append(rows.COPY_TRAILER)
     with conn.cursor().copy(_COPY_USAGES) as copy:
         copy.write(b"".join(log))

@@ -116,22 +116,46 @@ def usage_line(
     Raises:
         InvalidEventError: The worker would refuse the event.
     """
-    check_workspace_id(workspace_id)
+    try:
+        known = workspace_id in _good_workspaces and (tool, provider, model) in _good_names
+    except TypeError:  # unhashable, so surely wrong
+        known = False
+    if not known:
+        _check_names(workspace_id, tool, provider, model)
     if event_id is None:
         event_id = new_event_id()
     else:
         check_event_id(event_id)
-    _check_tool(tool)
-    if provider is not None:
-        _check_text("provider", provider, PROVIDER_MAX)
-    if model is not None:
-        _check_text("model", model, MODEL_MAX)
     if metadata is not None and type(metadata) is not dict:
         metadata = _plain_mapping(metadata)
     data = _Data(tool, _check_quantities(quantities), provider, model, input, output, metadata)
     stamp = _now() if occurred_at is None else _rfc3339(occurred_at)
     event = _Event("1.0", names.USAGE_TYPE, event_id, source, workspace_id, stamp, data)
-    return event_id, encode_json(event, "input, output or metadata")
+    try:
+        return event_id, _encode(event)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return event_id, encode_json(event, "input, output or metadata")  # knows a way, or why there is none
+
+
+# Names that passed the checks: a process uses few, again and again.
+_good_workspaces: set[str] = set()
+_good_names: set[tuple[str, str | None, str | None]] = set()
+_REMEMBERED_MAX: Final = 10_000
+
+
+def _check_names(workspace_id: str, tool: str, provider: str | None, model: str | None) -> None:
+    check_workspace_id(workspace_id)
+    _check_tool(tool)
+    if provider is not None:
+        _check_text("provider", provider, PROVIDER_MAX)
+    if model is not None:
+        _check_text("model", model, MODEL_MAX)
+    if len(_good_workspaces) >= _REMEMBERED_MAX:
+        _good_workspaces.clear()
+    if len(_good_names) >= _REMEMBERED_MAX:
+        _good_names.clear()
+    _good_workspaces.add(workspace_id)
+    _good_names.add((tool, provider, model))
 
 
 def check_source(source: object) -> str:
@@ -165,6 +189,12 @@ def _check_tool(tool: object) -> None:
 
 
 def _check_quantities(quantities: object) -> dict[str, int] | msgspec.Raw:
+    if type(quantities) is dict and quantities:
+        for unit, value in quantities.items():
+            if unit not in _STANDARD_UNITS or type(value) is not int or not 0 <= value <= QUANTITY_MAX:
+                break
+        else:
+            return quantities  # nothing to copy: it is encoded before anyone could change it
     if type(quantities) is not dict and not isinstance(quantities, Mapping):
         if quantities is None:
             raise InvalidEventError("quantity_required", "quantities", "say what was consumed")

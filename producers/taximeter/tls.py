@@ -16,13 +16,16 @@ _FILES: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_ke
 def split_tls(url: str) -> tuple[str, dict[str, Any] | None]:
     """An AMQP address without its TLS files, and the options for py-amqp; None where the address is not ``amqps://``.
 
-    Several addresses, separated by semicolons, share the files of the last one; the name that is verified must be set
-    for each connection (`server_hostname`).
+    Several addresses, separated by semicolons, share the files of the last one; the name that is verified
+    (`server_hostname`) is the first one's, and must be set anew for a connection to another.
     """
     if not url.startswith("amqps://"):
         return url, None
     parts = urlsplit(url)
-    options: dict[str, Any] = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": parts.hostname}
+    options: dict[str, Any] = {
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "server_hostname": urlsplit(url.partition(";")[0]).hostname,
+    }
     rest = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in _FILES:

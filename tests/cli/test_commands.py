@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 
@@ -185,6 +186,28 @@ def test_flags_rebuild_heals_a_flushed_cache(running: Instance):
         assert done["workspaces"] >= 1
         assert flags.hget("taximeter:flag:{flag-1}", "enabled") == "1"
         assert flags.exists("taximeter:flags:ready")
+
+
+def test_contents_are_encrypted_under_the_instances_key_rotated_and_erased(running: Instance):
+    key_file = running.data / "master-key"
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    assert sent(running, usage("kept-secret", "e-1", input="for your eyes only")).returncode == 0
+    assert wait_until(lambda: running("workspace", "show", "kept-secret").returncode == 0, 30)
+    with psycopg.connect(running.addresses["TAXIMETER_DATABASE_URL"]) as conn:
+        query = "SELECT codec, payload FROM taximeter.usage_payloads WHERE workspace_id = 'kept-secret'"
+        [(codec, payload)] = conn.execute(query).fetchall()
+    assert (codec, b"eyes" in payload) == (2, False)
+    assert "current, wraps" in running("keys", "list").stdout
+    newer = running("keys", "new").stdout.strip()
+    both = {"TAXIMETER_MASTER_KEY": f"{newer},{key_file.read_text().strip()}"}
+    assert "Wrapped" in running("keys", "rotate", **both).stdout
+    assert [key["known"] for key in running.json("keys", "list")] == [True, False]
+    unwilling = running("workspace", "erase-payloads", "kept-secret")
+    assert (unwilling.returncode, "for ever" in unwilling.stderr) == (1, True)
+    erased = running.json("workspace", "erase-payloads", "kept-secret", "--yes")
+    assert (erased["keys"], erased["usages"], erased["quarantined"]) == (1, 0, 0)
+    assert running.json("verify")["ok"]
+    assert "`taximeter keys new`" in running("keys", "rotate", TAXIMETER_MASTER_KEY="short").stderr
 
 
 def test_a_checkpoint_is_written_and_compared_with(running: Instance):

@@ -101,3 +101,31 @@ def test_each_failure_makes_hope_wait_longer():
     hope.fulfilled()
     hope.fulfilled()
     assert hope, "long without a failure, it hopes as soon as at the beginning"
+
+
+def test_new_workspaces_cost_no_second_transaction(conn, usage):
+    hope = Hope()
+    transactions = []
+    for start in (0, 5):
+        batch = [usage(f"new-{start + number % 10}") for number in range(20)]
+        outcome = ledger.book(conn, batch, hope=hope, before_commit=lambda: transactions.append(1))
+        assert outcome.usages_booked == 20
+    assert len(transactions) == 2
+    assert hope.workspaces == {f"new-{number}" for number in range(15)}
+    assert verify(conn).ok
+
+
+def test_a_wrong_memory_of_workspaces_loses_nothing(conn, usage):
+    hope = Hope()
+    hope.workspaces |= {"gone", "other"}
+    outcome = ledger.book(conn, [usage("gone", cost=3), usage("other", cost=4)], hope=hope)
+    assert outcome.usages_booked == 2
+    assert workspaces.get(conn, "gone").balance == -3
+    assert ledger.book(conn, [usage("gone")], hope=hope).usages_booked == 1
+
+
+def test_unknown_workspaces_are_not_made_where_they_are_quarantined(conn, usage):
+    policy = ledger.Policy(quarantine_unknown=True)
+    outcome = ledger.book(conn, [usage("stranger")], hope=Hope(), policy=policy)
+    assert [one.reason for one in outcome.refused] == ["unknown_workspace"]
+    assert conn.execute("SELECT count(*) FROM taximeter.workspaces").fetchone() == (0,)

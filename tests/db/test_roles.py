@@ -25,6 +25,8 @@ MATRIX: dict[str, dict[str, str]] = {
     "payments": {"worker": ADD, "dashboard": "SELECT"},
     "status_changes": {"worker": ADD, "dashboard": ADD},
     "chain_starts": NOTHING,
+    "workspace_keys": {"worker": ADD, "dashboard": "SELECT"},
+    "payload_erasures": {"dashboard": "SELECT"},
     "workspaces": {
         "worker": f"{ADD} UPDATE",
         "dashboard": "SELECT INSERT(low_balance_threshold,minimum_balance,workspace_id)"

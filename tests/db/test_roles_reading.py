@@ -13,6 +13,7 @@ import pytest
 
 from taximeter_db import connect, rollups
 from taximeter_db.reading import filtered, pace, payments, scope, spending, status_changes, summary, usages
+from taximeter_db.reading import payloads as contents
 
 COUNT = 30_000
 _FILL = f"""
@@ -63,7 +64,7 @@ def test_no_reader_falls_back_to_the_whole_log(filled, role_url: Callable[[str],
         readers: dict[str, tuple[Callable[[], Any], int]] = {
             "a page": (lambda: usages.between(mine, "acme", 12_001, 12_020), 40),
             "some": (lambda: usages.pick(mine, "acme", [5, 15_000, COUNT]), 10),
-            "payloads": (lambda: usages.payloads(mine, "acme", usages.between(mine, "acme", 7, 9), 10), 20),
+            "payloads": (lambda: contents.payloads(mine, "acme", usages.between(mine, "acme", 7, 9), 10), 20),
             "by time": (lambda: usages.seq_at(mine, "acme", middle), 100),
             "since": (lambda: pace.spent_since(mine, found, middle), 100),
             "off": (lambda: status_changes.switched_off_by(mine, "acme"), 10),

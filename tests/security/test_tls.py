@@ -156,4 +156,8 @@ def test_an_address_names_the_files():
     assert options is not None
     found = {name: options[name] for name in ("ca_certs", "certfile", "keyfile", "server_hostname")}
     assert found == {"ca_certs": "/ca.pem", "certfile": "/c.pem", "keyfile": "/k.pem", "server_hostname": "host"}
+    several, shared = split_tls("amqps://one;amqps://two?ssl_ca_certs=/ca.pem")
+    assert several == "amqps://one;amqps://two"
+    assert shared is not None
+    assert (shared["server_hostname"], shared["ca_certs"]) == ("one", "/ca.pem")
     assert split_tls("amqp://host") == ("amqp://host", None)

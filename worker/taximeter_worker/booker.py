@@ -17,6 +17,7 @@ from psycopg import Connection
 from taximeter_db import flags_state, ledger, money
 from taximeter_db.claims import Hope
 from taximeter_db.events import Policy, Rejected, Usage, WorkspaceState
+from taximeter_db.sealing import Sealer
 from taximeter_worker import failpoints, flags
 from taximeter_worker.decode import Decoded, Limits, decode_message
 from taximeter_worker.errors import FlagsUnavailable
@@ -59,6 +60,7 @@ class Booker:
         self._is_canary = is_canary
         self._events_max = settings.batch_events_max
         self._hope = Hope()
+        self._sealer = Sealer(settings.masters)
         self._limits = limits_of(settings)
         self._policy = policy_of(settings)
 
@@ -100,6 +102,7 @@ class Booker:
                 policy=self._policy,
                 before_commit=_before_commit,
                 hope=self._hope,
+                sealer=self._sealer,
             )
             failpoints.hit("after_commit")
             self._metrics.booked(outcome, usages, time.monotonic() - started)

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 LAG_BOUNDS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 86400)
+_LAG_BOUNDS = [int(bound * 1_000_000) for bound in LAG_BOUNDS_SECONDS]
 BATCH_BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
 DURATION_BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -49,11 +50,16 @@ class _Totals(Collector):
         self._lag_microseconds = 0
 
     def add(self, cost: int, usages: Sequence[Usage], now: int) -> None:
-        lags = sorted(now - usage.occurred_at for usage in usages)
-        ends = [bisect.bisect_right(lags, int(bound * 1_000_000)) for bound in LAG_BOUNDS_SECONDS]
+        lags = [now - usage.occurred_at for usage in usages]
+        first, last = (bisect.bisect_left(_LAG_BOUNDS, lag) for lag in (min(lags, default=0), max(lags, default=0)))
         with self._lock:
             self._cost += cost
             self._lag_microseconds += sum(lags)
+            if first == last:  # as with most batches
+                self._buckets[first] += len(lags)
+                return
+            lags.sort()
+            ends = [bisect.bisect_right(lags, bound) for bound in _LAG_BOUNDS]
             for index, (start, end) in enumerate(zip([0, *ends], [*ends, len(lags)], strict=True)):
                 self._buckets[index] += end - start
 

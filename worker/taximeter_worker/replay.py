@@ -16,6 +16,7 @@ from psycopg import Connection, Rollback
 from taximeter_db import ledger, quarantine
 from taximeter_db.errors import NotFoundError
 from taximeter_db.events import Outcome, Policy, Rejected, WorkspaceState
+from taximeter_db.sealing import Sealer
 from taximeter_worker.booker import price
 from taximeter_worker.decode import Decoded, Limits, decode_message
 from taximeter_worker.pricing import PriceBook, load_book
@@ -56,6 +57,7 @@ def replay(
     limits: Limits | None = None,
     policy: Policy = Policy(),  # noqa: B008 -- frozen
     skip_resolved: bool = False,
+    sealer: Sealer | None = None,
 ) -> list[Replayed]:
     """Try to book quarantined entries, each in a transaction of its own, and log each attempt.
 
@@ -70,6 +72,7 @@ def replay(
         limits: the decoder's limits.
         policy: what happens to unknown workspaces.
         skip_resolved: pass over entries that somebody else resolved since they were listed.
+        sealer: compresses and encrypts what the events said.
 
     Raises:
         NotFoundError: there is no such entry, or it was resolved before.
@@ -89,8 +92,10 @@ def replay(
             batch = _decode(entry.event, entry.content_type, book, limits)
         else:
             batch = _decode(correction, None, book, limits)
+        if sealer is not None:
+            sealer.seal(conn, batch.usages)  # here, since a first key is better made before the transaction
         try:
-            results.append(_replay_one(conn, entry, batch, by, policy, correction, note))
+            results.append(_replay_one(conn, entry, batch, by, policy, sealer, correction, note))
         except NotFoundError:
             if not skip_resolved:
                 raise
@@ -104,6 +109,7 @@ def replay_price_missing(
     book: PriceBook,
     limits: Limits | None = None,
     policy: Policy = Policy(),  # noqa: B008 -- frozen
+    sealer: Sealer | None = None,
 ) -> int:
     """Book every entry that waited for a price and now has one; returns how many there were.
 
@@ -120,10 +126,12 @@ def replay_price_missing(
             for entry in entries:
                 batch = _decode(entry.event, entry.content_type, book, limits)
                 if not batch.rejected:
+                    if sealer is not None:
+                        sealer.seal(conn, batch.usages)
                     ready[entry.id] = batch
             if ready:
                 with conn.transaction():
-                    outcome, resolved = _book(conn, ready, BY_PRICE, policy)
+                    outcome, resolved = _book(conn, ready, BY_PRICE, policy, sealer)
                     _log_by_price(conn, [entry for entry in entries if entry.id in resolved], outcome)
                 booked += len(resolved)
                 publish(list(outcome.states.values()))
@@ -156,6 +164,7 @@ def _replay_one(
     batch: Decoded,
     by: str,
     policy: Policy,
+    sealer: Sealer | None,
     correction: bytes | None,
     note: str | None,
 ) -> Replayed:
@@ -163,7 +172,7 @@ def _replay_one(
     done: Replayed | None = None
     if fault is None:
         with conn.transaction():
-            outcome, resolved = _book(conn, {entry.id: batch}, by, policy)
+            outcome, resolved = _book(conn, {entry.id: batch}, by, policy, sealer)
             if not resolved:
                 raise NotFoundError(f"Quarantine entry {entry.id} was resolved by someone else a moment ago.")
             booked = outcome.usages_booked + outcome.payments_booked
@@ -193,7 +202,9 @@ def _what_forbids(batch: Decoded, *, whole: bool) -> Rejected | None:
     return None
 
 
-def _book(conn: Connection[Any], batches: dict[int, Decoded], by: str, policy: Policy) -> tuple[Outcome, list[int]]:
+def _book(
+    conn: Connection[Any], batches: dict[int, Decoded], by: str, policy: Policy, sealer: Sealer | None
+) -> tuple[Outcome, list[int]]:
     """Resolve entries and book their events in one transaction; those that someone else resolved first are left out.
 
     Resolved comes first: if the ledger refuses an event for a new reason, it is parked anew under that reason, and the
@@ -206,5 +217,5 @@ def _book(conn: Connection[Any], batches: dict[int, Decoded], by: str, policy: P
             usages += batches[entry_id].usages
             payments += batches[entry_id].payments
             rejected += batches[entry_id].rejected
-        outcome = ledger.book(conn, usages, payments, rejected, policy=policy)
+        outcome = ledger.book(conn, usages, payments, rejected, policy=policy, sealer=sealer)
     return outcome, mine

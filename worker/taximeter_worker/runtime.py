@@ -38,6 +38,7 @@ class Runtime:
     """
 
     def __init__(self, settings: Settings, prices_changed: Callable[[], None]) -> None:
+        self._encrypts = settings.masters is not None
         self.metrics = Metrics()
         self.prices = Prices()
         self.writer = FlagWriter(settings.flags_redis_url, settings.redis_timeout_seconds)
@@ -58,6 +59,11 @@ class Runtime:
 
     def start(self) -> None:
         """Start all threads and return. What is missing (database, broker, Redis) is waited for in the background."""
+        if not self._encrypts:
+            log.warning(
+                "payloads_not_encrypted",
+                hint="inputs and outputs are stored compressed only: set TAXIMETER_MASTER_KEY or TAXIMETER_MASTER_KEY_FILE",
+            )
         try:
             self.endpoint.start()
         except MetricsPortTaken as error:

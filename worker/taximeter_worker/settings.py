@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from taximeter import names
 from taximeter.tls import split_tls
+from taximeter_db import master_keys
+from taximeter_db.master_keys import MasterKeys
 from taximeter_db.secret import Secret
 from taximeter_worker.errors import SettingError
 from taximeter_worker.signatures import ProducerKeys
@@ -131,6 +133,9 @@ class Settings:
     event_bytes_max: int = _setting(names.EVENT_BYTES_MAX, parse=_integer(256, 2**30))
     message_bytes_max: int = _setting(names.MESSAGE_BYTES_MAX, parse=_integer(256, 2**30))
 
+    master_key: MasterKeys | None = _setting(None, parse=master_keys.parse, secret=True)  # noqa: RUF009 -- it returns a field()
+    master_key_file: MasterKeys | None = _setting(None, parse=master_keys.read_file, secret=True)  # noqa: RUF009 -- as above
+
     redis_timeout_seconds: float = _setting(1.0, parse=_seconds(0.01, 60))
 
     canary_seconds: float = _setting(10.0, parse=_seconds(0, 3600))
@@ -195,6 +200,11 @@ class Settings:
             value = getattr(self, one.name)
             if not one.repr and isinstance(value, str):
                 object.__setattr__(self, one.name, Secret(value))
+
+    @property
+    def masters(self) -> MasterKeys | None:
+        """The master keys that payloads are encrypted under, if there are any."""
+        return self.master_key or self.master_key_file
 
     @property
     def broker_is_redis(self) -> bool:

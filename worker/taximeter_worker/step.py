@@ -6,12 +6,16 @@ breaks, and booking has a connection of its own.
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from celery import bootsteps
 from celery.beat import EmbeddedService
 
 from taximeter_worker.runtime import Runtime
+
+GC_THRESHOLDS = (50_000, 20, 20)
+"""Of Python's collector; its default of 700 objects runs it for every hundred events."""
 
 
 class UsageStep(bootsteps.StartStopStep):
@@ -29,6 +33,9 @@ class UsageStep(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         """Start everything and return."""
+        # What is here now stays; and a batch makes thousands of objects, none of them in a cycle.
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         app = worker.app
         self._runtime = Runtime(app.taximeter_settings, app.taximeter_prices_changed)
         self._runtime.start()

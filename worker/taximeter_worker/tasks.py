@@ -11,6 +11,7 @@ import structlog
 
 from taximeter_db import partitions
 from taximeter_db.connect import booking_connection, connection
+from taximeter_db.sealing import Sealer
 from taximeter_worker import flags
 from taximeter_worker.booker import Booker, Prices, limits_of, policy_of
 from taximeter_worker.flags import FlagWriter
@@ -53,6 +54,7 @@ def register(app: Any, settings: Settings) -> None:
                 book=book,
                 limits=limits_of(settings),
                 policy=policy_of(settings),
+                sealer=Sealer(settings.masters),
             )
         finally:
             writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import urllib.error
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from taximeter_cli import dashboard
+from taximeter_cli.addresses import MASTER_KEY_FILE, MASTER_KEY_VARIABLES
 from taximeter_cli.embedded import acl, logins
 from taximeter_cli.embedded import state as states
 from taximeter_cli.embedded.parts import Part, Program
@@ -105,6 +107,14 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
         }
 
+    def _master_key(self) -> dict[str, str]:
+        """The master key that payloads are encrypted under, made with the instance; one of our user's own goes before it."""
+        from taximeter_db import master_keys
+
+        if any(os.environ.get(name) for name in MASTER_KEY_VARIABLES):
+            return {}
+        return {master_keys.FILE_VARIABLE: str(master_keys.make_file(self._folder / MASTER_KEY_FILE))}
+
     def _worker(self) -> Program:
         return Program(
             "worker",
@@ -113,6 +123,7 @@ class Stack:
                 **self._environment(logins.WORKER),
                 "TAXIMETER_BROKER_URL": self.valkey.url(BROKER_DATABASE, user=acl.WORKER),
                 "TAXIMETER_REDIS_URL": self.valkey.url(FLAG_DATABASE, user=acl.WORKER),
+                **self._master_key(),
                 "TAXIMETER_METRICS_DATABASE_URL": self.postgres.socket_url(role=logins.METRICS),
             },
             log=self._folder / "worker.log",
@@ -127,6 +138,7 @@ class Stack:
                 "TAXIMETER_DATABASE_URL": self.postgres.socket_url(role=logins.DASHBOARD),
                 "PYTHONUNBUFFERED": "1",
                 dashboard.SECRET: dashboard.embedded_secret(self._folder),
+                **self._master_key(),
                 "TAXIMETER_DASHBOARD_HOST": LOOPBACK,
                 "TAXIMETER_DASHBOARD_PORT": str(self._dashboard_port),
             },

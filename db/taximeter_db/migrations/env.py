@@ -7,7 +7,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 
-from taximeter_db import models, models_page, models_prices  # noqa: F401  (they register their tables)
+from taximeter_db import models, models_keys, models_page, models_prices  # noqa: F401  (they register their tables)
 from taximeter_db.connect import sqlalchemy_url
 from taximeter_db.migrate import MIGRATION_LOCK
 

@@ -25,12 +25,6 @@ ORDER BY u.seq LIMIT %(limit)s
 _PICK = f"""
 SELECT {_COLUMNS} FROM taximeter.usages AS u WHERE u.workspace_id = %s AND u.seq = ANY(%s)
 """  # noqa: S608 - a constant
-_PAYLOADS = """
-SELECT seq, codec, octet_length(payload), substring(payload FROM 1 FOR %(bytes_max)s)
-FROM taximeter.usage_payloads
-WHERE workspace_id = %(workspace_id)s AND seq = ANY(%(seqs)s)
-  AND recorded_at BETWEEN %(since)s AND %(until)s
-"""
 _FIND = statement("find_usage")
 _SEQ_AT = statement("seq_at")
 _WINDOW = """
@@ -65,18 +59,6 @@ class UsageRow(msgspec.Struct, frozen=True):
     def balance_before(self) -> int:
         """Picodollars."""
         return self.balance_after + self.cost
-
-
-class Payload(msgspec.Struct, frozen=True):
-    """The JSON object of input, output and metadata; `size` bytes in all, of which `data` may be the beginning."""
-
-    size: int
-    data: bytes
-
-    @property
-    def whole(self) -> bool:
-        """Whether `data` is all of it."""
-        return len(self.data) == self.size
 
 
 _decode_quantities = msgspec.json.Decoder(dict[str, int | Decimal]).decode
@@ -144,20 +126,3 @@ def seq_at(conn: Connection[Any], workspace_id: str, moment: dt.datetime) -> int
     """Number of the first usage recorded at `moment` or later; one more than the last where there is none."""
     row = conn.execute(_SEQ_AT, {"workspace_id": workspace_id, "moment": moment}).fetchone()
     return int(row[0]) if row else 1
-
-
-def payloads(conn: Connection[Any], workspace_id: str, rows: list[UsageRow], bytes_max: int) -> dict[int, Payload]:
-    """The first `bytes_max` bytes of these usages' payloads, by number."""
-    if not rows:
-        return {}
-    found = conn.execute(
-        _PAYLOADS,
-        {
-            "workspace_id": workspace_id,
-            "seqs": [row.seq for row in rows],
-            "since": min(row.recorded_at for row in rows),
-            "until": max(row.recorded_at for row in rows),
-            "bytes_max": bytes_max,
-        },
-    )
-    return {seq: Payload(size, bytes(data)) for seq, codec, size, data in found if codec == 0}

@@ -16,7 +16,7 @@ GRANT USAGE ON SCHEMA taximeter TO taximeter_worker, taximeter_dashboard, taxime
 
 -- The worker books: it adds to the logs and never changes them; it moves balances; the rest are its own lists.
 GRANT SELECT, INSERT ON taximeter.usage_keys, taximeter.usages, taximeter.usage_payloads, taximeter.payments,
-    taximeter.status_changes TO taximeter_worker;
+    taximeter.status_changes, taximeter.workspace_keys TO taximeter_worker;
 GRANT SELECT, INSERT, UPDATE ON taximeter.workspaces TO taximeter_worker;
 GRANT SELECT, INSERT ON taximeter.quarantine, taximeter.quarantine_actions TO taximeter_worker;
 GRANT UPDATE (resolved_at, resolution, resolved_by, resolution_note) ON taximeter.quarantine TO taximeter_worker;
@@ -33,7 +33,7 @@ GRANT EXECUTE ON FUNCTION taximeter.ensure_partitions, taximeter.metrics_overvie
 -- The dashboard reads the workspace that its transaction names (row-level security), keeps its own lists, and changes
 -- two limits. It brings the rollups up to date before it shows them.
 GRANT SELECT ON taximeter.workspaces, taximeter.usage_keys, taximeter.usages, taximeter.usage_payloads,
-    taximeter.payments TO taximeter_dashboard;
+    taximeter.payments, taximeter.workspace_keys, taximeter.payload_erasures TO taximeter_dashboard;
 GRANT INSERT (workspace_id, minimum_balance, low_balance_threshold),
     UPDATE (minimum_balance, low_balance_threshold, version, updated_at) ON taximeter.workspaces TO taximeter_dashboard;
 GRANT SELECT, INSERT, UPDATE ON taximeter.usage_rollups, taximeter.rollup_progress TO taximeter_dashboard;

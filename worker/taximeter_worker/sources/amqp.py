@@ -116,6 +116,9 @@ class AmqpSource:
                 heartbeat=HEARTBEAT_SECONDS,
                 transport_options={"read_timeout": IO_TIMEOUT_SECONDS, "write_timeout": IO_TIMEOUT_SECONDS},
             )
+            if self._tls is not None:
+                # py-amqp verifies no name unless it is given one; an address may name several nodes.
+                self._connection.ssl = {**self._tls, "server_hostname": self._connection.hostname}
             self._connection.connect()
             transport = self._amqp.transport
             self._read_ahead = transport._quick_recv = _ReadAhead(transport._quick_recv)  # noqa: SLF001 -- see _ReadAhead
