@@ -38,7 +38,13 @@ class Route:
         self, workspace: str = OURS, *, seq: str = "1", event: str = "mine", name: str = "app.css", code: str = "x"
     ) -> str:
         """The address with its places filled."""
-        filled = self.path.replace("{workspace_id}", workspace).replace("{seq}", seq).replace("{name}", name)
+        filled = (
+            self.path.replace("{kind}", "csv")
+            .replace("{ticket}", "absent")
+            .replace("{workspace_id}", workspace)
+            .replace("{seq}", seq)
+            .replace("{name}", name)
+        )
         return filled.replace("{event_id:path}", event).replace("{event_id}", event).replace("{code}", code)
 
     def __str__(self) -> str:

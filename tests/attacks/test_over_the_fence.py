@@ -152,7 +152,7 @@ def test_the_address_says_whose_it_is_and_no_parameter(browser, conn, route: Rou
     answer = browser().request(
         route.method, f"{route.at(OURS)}?{pollution}", data=_form(route) | {"workspace_id": THEIRS}
     )
-    assert answer.status_code in {200, 303, 422}
+    assert answer.status_code in {200, 303, 422, *([404] if "{ticket}" in route.path else [])}
     assert SECRET not in answer.text
     assert conn.execute("SELECT * FROM taximeter.workspaces WHERE workspace_id = %s", [THEIRS]).fetchall() == before
 
