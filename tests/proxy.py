@@ -31,6 +31,7 @@ class Proxy:
         self._piece_bytes = CHUNK_BYTES
         self._swallow: bytes | None = None
         self._swallowed = threading.Event()
+        self._cutting = True
         self._refusing = False
         self._closed = False
         self._lock = threading.Lock()
@@ -74,12 +75,14 @@ class Proxy:
         """Forward in pieces of at most so many bytes."""
         self._piece_bytes = piece_bytes
 
-    def drop_reply(self, needle: bytes) -> threading.Event:
+    def drop_reply(self, needle: bytes, *, cut: bool = True) -> threading.Event:
         """Cut the connection instead of forwarding the next reply that holds ``needle``; once.
 
-        The needle must arrive in one piece. The returned event is set when it happened.
+        With ``cut=False`` the connection goes on, without that piece. The needle must arrive in one piece. The returned
+        event is set when it happened.
         """
         self._swallowed = threading.Event()
+        self._cutting = cut
         self._swallow = needle
         return self._swallowed
 
@@ -144,7 +147,9 @@ class Proxy:
                 if replies and self._swallow is not None and self._swallow in chunk:
                     self._swallow = None
                     self._swallowed.set()
-                    break
+                    if self._cutting:
+                        break
+                    continue
                 for start in range(0, len(chunk), self._piece_bytes):
                     target.sendall(chunk[start : start + self._piece_bytes])
         with self._lock:

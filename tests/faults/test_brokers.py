@@ -45,10 +45,22 @@ def test_rabbitmq_through_a_kill_with_messages_in_flight_and_a_full_disk(
     ledger.verify()
 
 
-@pytest.mark.soak
 def test_rabbitmq_loses_patience_with_a_consumer(own_rabbitmq, new_runtime, database, priced_url, ledger):
+    """A batch stays far below the 30 minutes after which RabbitMQ closes the channel. When it does not: one effect."""
     node = own_rabbitmq()
-    _let_the_broker_lose_patience(node, new_runtime, database, priced_url, ledger)
+    # The limits are read when a channel opens.
+    limits = (("consumer_timeout", 2000), ("channel_tick_interval", 1000))
+    node.ctl("eval", ", ".join(f"application:set_env(rabbit, {name}, {value})" for name, value in limits) + ".")
+    runtime = new_runtime(node.url(), database_url=database.url(priced_url))
+    eventually(lambda: sample(runtime, "taximeter_broker_connected") == 1)
+    feed = Feed(node.url())
+    database.stall()
+    feed.send(*(usage("acme") for _ in range(5)))
+    eventually(lambda: sample(runtime, "taximeter_broker_reconnects_total") > 0)
+    database.resume()
+    eventually(lambda: ledger.usages == 5)
+    eventually(lambda: feed.waiting() == 0 and sample(runtime, "taximeter_held_messages") == 0)
+    feed.close()
     ledger.verify()
 
 
@@ -65,24 +77,6 @@ def _kill_with_messages_in_flight(node, runtime, database, feed, ledger) -> None
     eventually(lambda: sample(runtime, "taximeter_broker_connected") == 1)
     eventually(lambda: ledger.duplicates > 0, what="what was being booked came again")
     eventually(lambda: sample(runtime, "taximeter_held_messages") == 0)
-
-
-def _let_the_broker_lose_patience(node, new_runtime, database, priced_url, ledger) -> None:
-    """A batch stays far below the 30 minutes after which RabbitMQ closes the channel. When it does not: one effect."""
-    node.ctl("eval", "application:set_env(rabbit, consumer_timeout, 2000).")
-    node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")
-    # The limit is read when a channel opens.
-    runtime = new_runtime(node.url(), database_url=database.url(priced_url))
-    eventually(lambda: sample(runtime, "taximeter_broker_connected") == 1)
-    feed = Feed(node.url())
-    database.stall()
-    feed.send(*(usage("acme") for _ in range(5)))
-    eventually(lambda: sample(runtime, "taximeter_broker_reconnects_total") > 0)
-    database.resume()
-    eventually(lambda: ledger.usages == 5)
-    eventually(lambda: feed.waiting() == 0 and sample(runtime, "taximeter_held_messages") == 0)
-    node.ctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
-    feed.close()
 
 
 def _fill_the_brokers_disk(node, ledger, tmp_path) -> None:

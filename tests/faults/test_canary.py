@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -46,6 +47,20 @@ def test_a_deaf_consumer_is_seen(new_runtime, amqp_url, ledger, monkeypatch):
     monkeypatch.undo()
     source.wake()
     eventually(lambda: age(runtime) < 2 * SECONDS)
+
+
+def test_a_worker_that_is_deaf_from_its_start_is_seen(new_runtime, amqp_url, monkeypatch):
+    """No canary ever came, so there is nothing whose age could grow but the worker's own."""
+
+    def hear_nothing(_source, _timeout_seconds):
+        time.sleep(0.05)
+        return []
+
+    monkeypatch.setattr(amqp_source.AmqpSource, "poll", hear_nothing)
+    runtime = new_runtime(amqp_url, canary_seconds=SECONDS)
+    eventually(lambda: runtime.metrics.registry.get_sample_value("taximeter_broker_connected") == 1)
+    eventually(lambda: age(runtime) > 10 * SECONDS, 20)
+    assert runtime.metrics.registry.get_sample_value("taximeter_canary_trip_seconds") == 0, "none came through"
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import amqp
 import pytest
 from kombu import Connection
 
+from proxy import Proxy
 from taximeter import names
 from taximeter_worker.errors import SourceLost
 from taximeter_worker.settings import Settings
@@ -181,3 +183,37 @@ def test_a_pause_takes_no_more(new_source, feed):
     feed.send_raw(b"1", None)
     eventually(lambda: feed.waiting() == 1)
     assert source.poll(0.0) == []
+
+
+def test_a_channel_the_broker_closes_is_noticed_with_its_words(new_source, feed):
+    """As when it loses patience with a consumer: the connection lives on, and a channel opened anew would be deaf."""
+    source = new_source()
+    feed.send_raw(b"1", None)
+    take(source, 1)
+    source._channel.basic_ack(999)  # what the broker says comes later, while draining
+    with pytest.raises(SourceLost, match="unknown delivery tag"):
+        take(source, 1, 5)
+    source.open()
+    assert [message.body for message in take(source, 1)] == [b"1"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "step"),
+    [
+        (b"\x00\x3c\x00\x15", f"the consumer of {names.USAGE_QUEUE}"),  # basic.consume-ok
+        (b"\x00\x32\x00\x0b", f"the declaration of {names.DEAD_QUEUE}"),  # queue.declare-ok
+    ],
+)
+def test_a_reply_that_never_comes_is_not_waited_for_while_heartbeats_do(amqp_url, settings, monkeypatch, reply, step):
+    monkeypatch.setattr(amqp_source, "HEARTBEAT_SECONDS", 6)  # the broker's come every 3 s, and it bears silence for 12
+    monkeypatch.setattr(amqp_source, "REPLY_SECONDS", 2.0)
+    parts = urlsplit(amqp_url)
+    with Proxy(parts.hostname or "", parts.port or 0) as proxy:
+        source = AmqpSource(dataclasses.replace(settings, broker_url=proxy.url(amqp_url)))
+        lost = proxy.drop_reply(reply, cut=False)
+        with pytest.raises(SourceLost, match=step):
+            source.open()
+        assert lost.is_set()
+        source.open()
+        assert source.poll(0.0) == []
+        source.close()

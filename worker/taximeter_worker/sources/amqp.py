@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import select
-import socket
-import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import amqp
@@ -28,50 +26,22 @@ from taximeter.tls import split_tls
 from taximeter_worker.errors import SourceLost
 from taximeter_worker.settings import Settings
 from taximeter_worker.sources import Message
+from taximeter_worker.sources.read_ahead import ReadAhead
 from taximeter_worker.sources.waker import Waker
 
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 20
 IO_TIMEOUT_SECONDS = 10
+REPLY_SECONDS = 2.0 * IO_TIMEOUT_SECONDS
+"""So long may one reply take while the connection itself is alive."""
 CHECK_SECONDS = 10.0
 """How often the depth of the queues is read; two idle looks at a filled queue mean that the consumer is dead."""
-READ_BYTES = 128 * 1024
 PREFETCH_MIN = 4
 PREFETCH_START = 64
 PREFETCH_MAX = 4000
 SIDE_PREFETCH_MAX = 50
 """For payments and given-up messages, which are few."""
-
-
-class _ReadAhead:
-    """Stands in for ``socket.recv`` below py-amqp: reads large pieces, hands out small ones.
-
-    When nothing is there and the socket does not wait, it raises ``socket.timeout``, which py-amqp takes as "keep the half
-    of the frame and come back". (Its own reaction to EAGAIN inside a frame is to spin.)
-    """
-
-    def __init__(self, recv: Callable[[int], bytes]) -> None:
-        self._recv = recv
-        self._ahead = b""
-        self._at = 0
-
-    def __call__(self, size: int) -> bytes:
-        if self._at >= len(self._ahead):
-            try:
-                piece = self._recv(max(size, READ_BYTES))
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise TimeoutError from None
-            if len(piece) <= size:
-                return piece
-            self._ahead, self._at = piece, 0
-        start = self._at
-        self._at = start + size
-        return self._ahead[start : self._at]
-
-    @property
-    def pending(self) -> bool:
-        return self._at < len(self._ahead)
 
 
 class AmqpSource:
@@ -88,7 +58,7 @@ class AmqpSource:
         self._waker = Waker()
         self._connection: Any = None
         self._channel: Any = None
-        self._read_ahead: _ReadAhead | None = None
+        self._read_ahead: ReadAhead | None = None
         self._tags: dict[str, str] = {}
         self._arrived: list[Message] = []
         self._unacked: deque[tuple[int, int]] = deque()  # delivery tag, bytes
@@ -121,8 +91,8 @@ class AmqpSource:
                 self._connection.ssl = {**self._tls, "server_hostname": self._connection.hostname}
             self._connection.connect()
             transport = self._amqp.transport
-            self._read_ahead = transport._quick_recv = _ReadAhead(transport._quick_recv)  # noqa: SLF001 -- see _ReadAhead
-            self._channel = self._amqp.channel()
+            self._read_ahead = transport._quick_recv = ReadAhead(transport._quick_recv)  # noqa: SLF001 -- see ReadAhead
+            self._open_channel()
             self._declare()
             self._consume()
             self._check(look_only=True)
@@ -161,7 +131,8 @@ class AmqpSource:
         """See ``Source``."""
         with self._translated():
             self._paused = True
-            self._cancel()
+            for queue in tuple(self._tags):
+                self._cancel(queue)
 
     def wake(self) -> None:
         """See ``Source``."""
@@ -201,9 +172,22 @@ class AmqpSource:
             # Only the kind and the broker's own words: the text of an OSError never holds the URL.
             raise SourceLost(f"{type(error).__name__}: {error}") from error
 
+    def _reply_to(self, step: str) -> contextlib.AbstractContextManager[None]:
+        if self._read_ahead is None:
+            raise SourceLost("not connected")
+        return self._read_ahead.reply_within(REPLY_SECONDS, step)
+
+    def _open_channel(self) -> None:
+        with self._reply_to("the opening of a channel"):
+            self._channel = self._amqp.channel()
+        # When the broker closes a channel, py-amqp opens it again before it tells; that one would have no consumers, and
+        # the reply to the opening cannot be waited for while draining.
+        self._channel._do_revive = lambda: None  # noqa: SLF001 -- as the comment says
+
     def _declare(self) -> None:
-        self._channel.exchange_declare(names.EXCHANGE, "topic", durable=True, auto_delete=False)
-        self._channel.exchange_declare(names.DEAD_EXCHANGE, "fanout", durable=True, auto_delete=False)
+        with self._reply_to("the declaration of the exchanges"):
+            self._channel.exchange_declare(names.EXCHANGE, "topic", durable=True, auto_delete=False)
+            self._channel.exchange_declare(names.DEAD_EXCHANGE, "fanout", durable=True, auto_delete=False)
         for queue, exchange, key, arguments in (
             (names.DEAD_QUEUE, names.DEAD_EXCHANGE, "", names.DEAD_QUEUE_ARGUMENTS),
             # Every shard's, not this worker's alone: no event may wait for a worker that is yet to be started.
@@ -213,11 +197,13 @@ class AmqpSource:
             ),
         ):
             try:
-                self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=dict(arguments))
+                with self._reply_to(f"the declaration of {queue}"):
+                    self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=dict(arguments))
             except amqp.PreconditionFailed as error:
                 log.warning("queue_differs", queue=queue, broker_says=error.reply_text, hint="it is used as it is")
-                self._channel = self._amqp.channel()
-            self._channel.queue_bind(queue, exchange, key)
+                self._open_channel()
+            with self._reply_to(f"the binding of {queue}"):
+                self._channel.queue_bind(queue, exchange, key)
 
     def _consume(self) -> None:
         for queue, prefetch in (
@@ -244,21 +230,25 @@ class AmqpSource:
             self._lost = f"the broker cancelled the consumer of {queue}"
 
         # Per consumer: a limit over the whole channel does not apply to quorum queues.
-        self._channel.basic_qos(0, prefetch, a_global=False)
-        self._tags[queue] = self._channel.basic_consume(queue, callback=on_message, on_cancel=on_cancel)
+        with self._reply_to(f"the consumer of {queue}"):
+            self._channel.basic_qos(0, prefetch, a_global=False)
+            self._tags[queue] = self._channel.basic_consume(queue, callback=on_message, on_cancel=on_cancel)
 
-    def _cancel(self) -> None:
-        for tag in self._tags.values():
-            self._channel.basic_cancel(tag)
-        self._tags.clear()
+    def _cancel(self, queue: str) -> None:
+        with self._reply_to(f"the end of the consumer of {queue}"):
+            self._channel.basic_cancel(self._tags.pop(queue))
 
     def _drain(self) -> None:
         """Take what has arrived without waiting for more, up to about one batch."""
         connection, before = self._amqp, self._held_bytes
         transport = connection.transport
-        with contextlib.suppress(TimeoutError, socket.timeout), transport.having_timeout(0):
+        with transport.having_timeout(0):
             while self._held_bytes - before < self._drain_bytes_max:
-                connection.on_inbound_frame(transport.read_frame())
+                try:
+                    frame = transport.read_frame()
+                except TimeoutError:
+                    break
+                connection.on_inbound_frame(frame)  # outside: what fails here must not pass for "nothing more is there"
         if self._held_bytes > 2 * self._held_bytes_max:
             # Larger messages than ever before met a prefetch made for small ones: give all back and take fewer.
             self._prefetch = max(1, self._prefetch // 16)
@@ -272,14 +262,15 @@ class AmqpSource:
             return
         self._prefetch = wanted
         for queue in self._usage_queues:
-            self._channel.basic_cancel(self._tags.pop(queue))
+            self._cancel(queue)
             self._consume_queue(queue, wanted)
 
     def _check(self, *, look_only: bool = False) -> None:
         """Read the queues' depth; notice a consumer that is alive but gets nothing from a filled queue."""
         self._check_at = time.monotonic() + CHECK_SECONDS
         for queue in (*self._usage_queues, names.PAYMENT_QUEUE, names.DEAD_QUEUE):
-            self.depth[queue] = self._channel.queue_declare(queue, passive=True).message_count
+            with self._reply_to(f"the look at {queue}"):
+                self.depth[queue] = self._channel.queue_declare(queue, passive=True).message_count
         idle = any(self.depth.values()) and not self._unacked and self._received == self._received_at_check
         self._received_at_check = self._received
         if look_only or self._paused:
