@@ -48,7 +48,7 @@ def measure(stack: Stack, load: Load) -> dict[str, Any]:
         seconds = time.monotonic() - began
         assert producer.stdout is not None
         json.loads(producer.stdout.readline())
-        check(conn, load.events)
+    check(environment["TAXIMETER_DATABASE_URL"], load.events)
     stack.end(producer, *workers)
     stack.drop(environment)
     return {
