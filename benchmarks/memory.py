@@ -19,7 +19,7 @@ from benchmarks.sides import booked, check, fresh, go, start_producers
 from benchmarks.stack import Stack, running_stack
 from taximeter_db import connect
 
-EVENTS = {"short": 1_000_000, "full": 10_000_000, "smoke": 5_000}
+EVENTS = {"short": 2_000_000, "full": 10_000_000, "smoke": 5_000}
 SAMPLE_SECONDS = 0.5
 
 
