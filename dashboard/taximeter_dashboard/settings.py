@@ -161,6 +161,11 @@ class Settings:
                 raise SettingError(f"{PREFIX}{name.upper()} must be an address or a path of this host.")
         if self.oidc_issuer and not self.oidc_client_id:
             raise SettingError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}OIDC_CLIENT_ID.")
+        if self.oidc_issuer and not self.dashboard_url:
+            raise SettingError(
+                f"{PREFIX}OIDC_ISSUER needs {PREFIX}DASHBOARD_URL, the address where people find this page: whom the"
+                " provider sends back must not depend on the Host header of a request."
+            )
         for algorithm in self.oidc_algorithms:
             if algorithm not in ALGORITHMS or algorithm in SHARED_KEY_ALGORITHMS:
                 raise SettingError(f"{PREFIX}OIDC_ALGORITHMS: {algorithm[:20]!r} is no algorithm with a public key.")

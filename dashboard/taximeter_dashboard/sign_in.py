@@ -21,9 +21,9 @@ from taximeter_db.reading import access
 router = APIRouter()
 
 
-def _outside(request: Request, house: House) -> str:
-    """Where people find the page, prefix included."""
-    return house.settings.dashboard_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}{base(request)}"
+def _outside(house: House) -> str:
+    """Where people find the page, prefix included; never from a request's Host header, which anybody may choose."""
+    return house.settings.dashboard_url.rstrip("/")
 
 
 def _is_secure(request: Request, house: House) -> bool:
@@ -77,7 +77,7 @@ def _provider(house: House) -> Provider:
 @router.get("/sign-in", include_in_schema=False)
 def begin(request: Request, house: CurrentHouse, back: Annotated[str, Query(max_length=2_000)] = "") -> Response:
     """Send the browser to the provider."""
-    redirect_uri = f"{_outside(request, house)}/signed-in"
+    redirect_uri = f"{_outside(house)}/signed-in"
     address, cookie = _provider(house).begin(redirect_uri, safe_path(back, f"{base(request)}/"))
     answer = RedirectResponse(address, 303)
     answer.set_cookie(
@@ -122,7 +122,7 @@ def sign_out(request: Request, house: CurrentHouse) -> Response:
 @router.get("/signed-out", include_in_schema=False)
 def signed_out(request: Request, house: CurrentHouse) -> Response:
     """Say so; the provider's own session ends by a link, for a form must not lead to another site."""
-    end = house.provider.end_session_address(f"{_outside(request, house)}/signed-out") if house.provider else None
+    end = house.provider.end_session_address(f"{_outside(house)}/signed-out") if house.provider else None
     return render(
         request,
         "message.html",

@@ -73,7 +73,12 @@ def visit(database_url, provider, book):
     opened = []
 
     def visit(**changes) -> TestClient:
-        given = {"oidc_issuer": provider.url, "oidc_client_id": CLIENT_ID, "oidc_client_secret": CLIENT_SECRET}
+        given = {
+            "dashboard_url": "http://dash.example",
+            "oidc_issuer": provider.url,
+            "oidc_client_id": CLIENT_ID,
+            "oidc_client_secret": CLIENT_SECRET,
+        }
         settings = make_settings(database_url, **{**given, **changes})
         settings.check()
         client = TestClient(create_app(settings), base_url="http://dash.example", follow_redirects=False)
@@ -335,6 +340,7 @@ def test_a_session_lasts_as_long_as_the_settings_say(database_url):
         ({"token_algorithms": ("RS256",)}, "TOKEN_KEYS_URL"),
         ({"oidc_issuer": "http://login.example", "oidc_client_id": "x"}, "OIDC_ISSUER"),
         ({"oidc_issuer": "https://login.example"}, "OIDC_CLIENT_ID"),
+        ({"oidc_issuer": "https://login.example", "oidc_client_id": "x"}, "DASHBOARD_URL"),
         ({"oidc_algorithms": ("HS256",)}, "OIDC_ALGORITHMS"),
         ({"oidc_scopes": "profile"}, "OIDC_SCOPES"),
         ({"dashboard_home_url": "javascript:alert(1)"}, "HOME_URL"),

@@ -98,7 +98,12 @@ def test_taking_apart_never_raises(item: bytes):
     assert split(item) == (None, b"", item)
 
 
-@pytest.mark.parametrize("text", ["chat", "chat:short", f":{CHAT}", f"a b:{CHAT}", f"chat:{CHAT}:admin"])
+@pytest.mark.parametrize(
+    "text",
+    ["chat", "chat:short", f":{CHAT}", f"a b:{CHAT}", f"chat:{CHAT}:admin"],
+    # the secret is another in each process, and these are the tests' names
+    ids=["no secret", "short secret", "no name", "odd name", "odd right"],
+)
 def test_a_wrong_key_is_said_without_its_secret(text: str):
     with pytest.raises(SettingError, match="TAXIMETER_PRODUCER_KEYS") as caught:
         Settings.from_env({**_ADDRESSES, "TAXIMETER_PRODUCER_KEYS": text})

@@ -67,7 +67,7 @@ def usages(body: bytes, raws: list[bytes], latest: int, limits: Limits) -> list[
     read: list[ledger.Usage | None] = []
     names_of, shapes, workspaces, times = _good_names, _good_shapes, _good_workspaces, _times
     head, new_digest, event_type = content.head, content.EMPTY.copy, names.USAGE_TYPE
-    quotes, append = 0, read.append
+    quotes, singly, append = 0, 0, read.append
     for event, raw, (event_id, key) in zip(events, raws, _keys(events), strict=True):
         data = event.data
         quantities = data.quantities
@@ -85,11 +85,12 @@ def usages(body: bytes, raws: list[bytes], latest: int, limits: Limits) -> list[
             known = False
         if not known or occurred_at > latest or event.subject not in workspaces or key is None:
             # Single events know how to do all that, and teach it to the ones that follow.
+            counted = raw.count(b'"')
+            singly += counted
             try:
-                append(_usage(event, raw, latest, limits))
+                append(_usage(event, raw, counted, latest, limits))
             except DOUBTS:
                 append(None)
-            quotes += raw.count(b'"')
             continue
         quotes += names_quotes + shape_quotes
         digest = new_digest()
@@ -110,7 +111,7 @@ def usages(body: bytes, raws: list[bytes], latest: int, limits: Limits) -> list[
             )
         )
     # No event can have fewer quotes than what was read of it, so the sum is right only where each is.
-    return read if body.count(b'"') == quotes else None
+    return read if not quotes or body.count(b'"') == quotes + singly else None
 
 
 def _keys(events: list[_Event]) -> Iterable[tuple[str, bytes | None]]:
@@ -128,10 +129,11 @@ def usage(raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
     Raises:
         msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError: Doubts too; see `DOUBTS`.
     """
-    return _usage(_decode(raw), raw, latest, limits)
+    return _usage(_decode(raw), raw, raw.count(b'"'), latest, limits)
 
 
-def _usage(event: _Event, raw: bytes, latest: int, limits: Limits) -> ledger.Usage | None:
+def _usage(event: _Event, raw: bytes, counted: int, latest: int, limits: Limits) -> ledger.Usage | None:
+    """See `usage`; ``counted`` are the quotes in ``raw``."""
     data = event.data
     event_id, workspace_id, quantities = event.id, event.subject, data.quantities
     if not 0 < len(quantities) <= limits.units_max:
@@ -156,7 +158,7 @@ def _usage(event: _Event, raw: bytes, latest: int, limits: Limits) -> ledger.Usa
     if data.input is not UNSET or data.output is not UNSET or data.metadata is not UNSET:
         members = _members(data, limits.depth_max)
         for _, value, _ in members:
-            quotes += 2 + value.count(b'"')
+            quotes += 2 + content.quotes_of(value)
     tool = data.tool
     if workspace_id not in _good_workspaces:
         _check_workspace(workspace_id)
@@ -167,7 +169,7 @@ def _usage(event: _Event, raw: bytes, latest: int, limits: Limits) -> ledger.Usa
         occurred_at = clock.micros(event.time)
         _remember(_times, event.time, occurred_at)
     if (
-        raw.count(b'"') != quotes
+        counted != quotes
         or len(raw) > limits.event_bytes_max
         or occurred_at > latest
         or not (0 < len(event_id) <= names.EVENT_ID_MAX and event_id.isascii() and event_id.isprintable())
