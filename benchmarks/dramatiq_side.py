@@ -29,8 +29,9 @@ def dramatiq(stack: Stack, load: Load, processes: int = 2) -> dict[str, Any]:
     stack.wait_for_consumers(environment, processes)
     result = timed(stack, environment, load, 0, [workers])
     stack.end(workers)
-    with connect.connection(environment["TAXIMETER_DATABASE_URL"]) as conn:
-        check(conn, load.events)
+    url = environment["TAXIMETER_DATABASE_URL"]
+    check(url, load.events)
+    with connect.connection(url) as conn:
         result["batch_events"] = mean_batch(conn)
     stack.drop(environment)
     return result

@@ -19,7 +19,7 @@ from benchmarks.sides import booked, check, fresh, go, start_producers
 from benchmarks.stack import Stack, running_stack
 from taximeter_db import connect
 
-EVENTS = {"short": 1_000_000, "full": 10_000_000, "smoke": 5_000}
+EVENTS = {"short": 2_000_000, "full": 10_000_000, "smoke": 5_000}
 SAMPLE_SECONDS = 0.5
 
 
@@ -48,7 +48,7 @@ def measure(stack: Stack, load: Load) -> dict[str, Any]:
         seconds = time.monotonic() - began
         assert producer.stdout is not None
         json.loads(producer.stdout.readline())
-        check(conn, load.events)
+    check(environment["TAXIMETER_DATABASE_URL"], load.events)
     stack.end(producer, *workers)
     stack.drop(environment)
     return {

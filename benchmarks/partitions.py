@@ -41,8 +41,7 @@ def run(form: str) -> Result:
         }
         result.sides = in_turns(1 if form == "smoke" else 3, sides)
         for width, days in cases:
-            with connect.connection(stack.postgres.url(f"{width}_{days}")) as conn:
-                check(conn)
+            check(stack.postgres.url(f"{width}_{days}"))
     return result
 
 

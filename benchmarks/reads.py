@@ -64,7 +64,7 @@ def run(form: str) -> Result:
                 for title, read in READS.items()
             }
             result.sides = in_turns(1 if form == "smoke" else 3, sides)
-            check(conn, shape.usages)
+        check(url, shape.usages)
     for figure in ("page 1", "page deep", "page filtered", "summary"):
         result.take(figure, figure, "p50_ms")
     return result

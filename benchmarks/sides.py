@@ -5,23 +5,25 @@ Booked and flagged means: every event is in the log, and every workspace's balan
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
 import time
+from contextlib import ExitStack
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 from psycopg import Connection
 
+from benchmarks import booking
 from benchmarks.generate import Shape, fill
 from benchmarks.load import Load
 from benchmarks.stack import Stack, wait_for
 from taximeter import names
-from taximeter_db import connect
-from taximeter_db.verify import verify
+from taximeter_db import connect, master_keys
+from taximeter_db.sealing import Sealer
+from taximeter_db.verify import Report, verify
 
 BOOKED = "SELECT coalesce(sum(usage_count), 0)::bigint FROM taximeter.workspaces"
 FLAGS_COMPARED = 1_000
@@ -51,21 +53,31 @@ def ours(
     """
     environment = stack.around(onto) if onto else fresh(stack, load.workspaces)
     environment["TAXIMETER_SHARDS"] = str(shards)
-    if encrypted:
-        environment["TAXIMETER_MASTER_KEY"] = base64.b64encode(os.urandom(32)).decode()
     url = environment["TAXIMETER_DATABASE_URL"]
+    if encrypted:
+        environment["TAXIMETER_MASTER_KEY"] = key = master_keys.new()
+        _make_data_keys(url, load, key)
     started = stack.workers(workers, environment)
     result = timed(stack, environment, load, foreign, started)
     stack.end(*started)
     if onto is None:
+        check(url, load.events)
         with connect.connection(url) as conn:
-            check(conn, load.events)
             result["batch_events"] = mean_batch(conn)
             result["stored_bytes_per_event"] = stored_bytes(conn) / load.events
         stack.drop(environment)
     else:
         stack.rabbitmq.drop_vhost(environment["TAXIMETER_BROKER_URL"].rsplit("/", 1)[1])
     return result
+
+
+def _make_data_keys(url: str, load: Load, master_key: str) -> None:
+    """Give the workspaces their data keys, as their first usage would."""
+    usages = booking.usages(sorted(set(load.workspace_ids())))
+    for usage in usages:
+        usage.payload = b"{}"
+    with connect.booking_connection(url) as conn:
+        Sealer(master_keys.parse(master_key)).seal(conn, usages)
 
 
 def fresh(stack: Stack, workspaces: int) -> dict[str, str]:
@@ -175,13 +187,22 @@ def flags_agree(stack: Stack, conn: Connection[Any]) -> bool:
     )
 
 
-def check(conn: Connection[Any], events: int | None = None) -> None:
+def check(url: str, events: int | None = None) -> None:
     """A benchmark that books wrongly measures nothing."""
-    report = verify(conn)
+    report = verified(url)
     if not report.ok:
         raise AssertionError(f"verify found faults: {[fault.sentence for fault in report.faults][:5]}")
     if events is not None and report.usages != events:
         raise AssertionError(f"{events:,} events were sent and {report.usages:,} booked")
+
+
+def verified(url: str) -> Report:
+    """Verify as the command line does: a connection a core, up to four."""
+    with ExitStack() as open_connections:
+        first, *helpers = (
+            open_connections.enter_context(connect.connection(url)) for _ in range(min(4, os.cpu_count() or 1))
+        )
+        return verify(first, helpers=helpers)
 
 
 def mean_batch(conn: Connection[Any]) -> float:

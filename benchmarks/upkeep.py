@@ -8,11 +8,10 @@ from typing import Any
 from benchmarks.booking import book
 from benchmarks.load import Load
 from benchmarks.results import Result
-from benchmarks.sides import fresh
+from benchmarks.sides import fresh, verified
 from benchmarks.stack import Stack, running_stack
 from benchmarks.stats import in_turns
 from taximeter_db import connect
-from taximeter_db.verify import verify
 from taximeter_worker.flags import connect_flags
 from taximeter_worker.rebuild import rebuild
 
@@ -43,9 +42,7 @@ def run(form: str) -> Result:
 
 def _verify(stack: Stack, url: str) -> dict[str, Any]:
     cpu, own, began = stack.cpu_meter(), time.process_time(), time.monotonic()
-    # two connections, as the command line opens on two cores
-    with connect.connection(url) as conn, connect.connection(url) as helper:
-        report = verify(conn, helpers=[helper])
+    report = verified(url)
     assert report.ok, report.faults[:3]
     return _measured(report.usages, began, {"verify": time.process_time() - own, **cpu.used()})
 

@@ -134,7 +134,7 @@ def _append(
         fixed[name] = (rows.text(name), state.usage_count, state.payment_count, rows.time(state.recorded_at))
     log = [rows.COPY_HEADER]
     payloads: list[bytes] = []
-    numeric, head, head_linked = rows.numeric, usage_rows.head, usage_rows.head_linked
+    numeric, head, head_linked = rows.loose_numeric, usage_rows.head, usage_rows.head_linked
     for usage, tail in zip(usages, packed.tails, strict=True):
         current = running[usage.workspace_id]
         current[0] = balance = current[0] - usage.cost

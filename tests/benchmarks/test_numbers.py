@@ -126,6 +126,12 @@ def test_the_documents_ask_for_nothing_unknown(name):
     assert text.count("<!-- measured:") == len(asked) == text.count("<!-- end -->")
 
 
+def test_the_documents_are_those_of_the_results():
+    results = msgspec.json.decode(report.RESULTS.read_bytes())
+    text = (report.DOCS / "performance.md").read_text()
+    assert report.fill(text, results) == text, "run `python -m benchmarks.report`"
+
+
 @pytest.mark.parametrize(
     "plot",
     [

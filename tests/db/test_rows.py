@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from taximeter_db import connect, rows
 
 LIMIT = 10**27 - 1
-edges = st.sampled_from([0, 1, -1, 9_999, 10_000, 10**8, 10**12, 10**16 - 1, 10**16, -(10**16), LIMIT, -LIMIT])
+edges = st.sampled_from(
+    [0, 1, -1, 9_999, 10_000, 10**8, 10**12, 10**16 - 1, 10**16, -(10**16), 10**20 - 1, 10**20, LIMIT, -LIMIT]
+)
 fixture_is_fine = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
