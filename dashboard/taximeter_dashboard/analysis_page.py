@@ -98,7 +98,7 @@ def _each_says(result: Analysis) -> str:
     for one in used:
         if one.cost * most.usages > most.cost * one.usages:
             most = one
-    return f"{text}; at its highest in {most.label} with {amounts.average(most.cost, most.usages)}."
+    return f"{text}; the highest was {amounts.average(most.cost, most.usages)}, {most.label}."
 
 
 def _change(result: Analysis) -> str | None:
@@ -144,5 +144,5 @@ def _balance_says(points: list[Point], marks: list[Flip], found: Summary) -> str
         amounts.rounded(pico, limits) for pico in (points[0].balance, found.balance, min(one.balance for one in points))
     )
     off = sum(one.off for one in marks)
-    often = "never" if not off else "once" if off == 1 else f"{off} times"
-    return f"Balance from {first} to {last}, at the lowest {lowest}. AI went off {often}."
+    went = "never went off" if not off else "went off once" if off == 1 else f"went off {off} times"
+    return f"Balance from {first} to {last}, at the lowest {lowest}. AI {went}."

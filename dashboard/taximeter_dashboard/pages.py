@@ -112,7 +112,7 @@ def show_usages(
             listed = context["matched"].rows
         else:
             context["place"], listed = listing.by_page(conn, listing.USAGES, found, sort, page, upto)
-        context["lines"] = panels.with_excerpts(conn, house, workspace_id, listed)
+        context["lines"] = panels.with_excerpts(conn, house, workspace_id, listed, zone_of(request))
         matched = context["matched"]
         counted, more = (matched.totals.usages, matched.totals.more) if matched else (found.usage_count, False)
         context["export"] = exporting.expect("usages", listed, counted, query=asked.query, more=more)

@@ -50,6 +50,8 @@ class UsageLine(msgspec.Struct, frozen=True):
     row: UsageRow
     input: str
     output: str
+    gone: str | None = None
+    """Why neither can be shown, where they were given."""
 
 
 def card(
@@ -84,14 +86,17 @@ def _zones(found: summary.Summary) -> list[Zone]:
     return [Zone(status, words, span, status == found.status) for status, words, span in zones]
 
 
-def with_excerpts(conn: Connection[Any], house: House, workspace_id: str, rows: list[UsageRow]) -> list[UsageLine]:
-    """Usages with the beginnings of their inputs and outputs."""
+def with_excerpts(
+    conn: Connection[Any], house: House, workspace_id: str, rows: list[UsageRow], where: zoneinfo.ZoneInfo
+) -> list[UsageLine]:
+    """Usages with the beginnings of their inputs and outputs, or why they are gone, with the day in a time zone."""
+    now = dt.datetime.now(dt.UTC)
     found = house.payloads(conn, workspace_id, rows, contents.EXCERPT_BYTES)
     lines = []
     for row in rows:
         payload = found.get(row.seq)
         shown = contents.excerpts(payload.data, whole=payload.whole) if payload and not payload.gone else ("", "")
-        lines.append(UsageLine(row, *shown))
+        lines.append(UsageLine(row, *shown, gone(payload, where, now)))
     return lines
 
 

@@ -138,6 +138,8 @@ class _Audit:
     def __init__(self, chunks: list[Chunk], progress: Callable[[Report], None] | None) -> None:
         self._report = Report(entries_all=sum(chunk.entries for chunk in chunks))
         self._chunks = iter(chunks)
+        self._counted: tuple[int, int] | None = None
+        self._counting = False
         self._progress = progress
         self._lock = threading.Lock()
         self._stretched: dict[str, list[tuple[Chunk, tuple[Any, ...]]]] = {}
@@ -147,6 +149,11 @@ class _Audit:
         while True:
             with self._lock:
                 chunk = next(self._chunks, None)
+                counts = chunk is None and not self._counting
+                self._counting |= counts
+            if counts:
+                # by whichever connection runs out of chunks first, while the others are at theirs
+                self._counted = conn.execute(_KEYS).fetchone()
             if chunk is None:
                 return
             # never prepared: each chunk deserves a plan of its own
@@ -174,7 +181,7 @@ class _Audit:
             # a fault within it says more than the totals
             if all(fault.workspace_id != workspace_id for fault in report.faults):
                 report.faults += _ends(conn, workspace_id, stretches)
-        keys, usages = conn.execute(_KEYS).fetchone()  # type: ignore[misc]  # one row always
+        keys, usages = self._counted  # type: ignore[misc]  # every run ends with it
         if keys != usages:
             report.faults.append(Fault("", "keys", stored=str(keys), computed=str(usages)))
         report.faults.sort(key=lambda fault: (not fault.workspace_id, fault.workspace_id, fault.entry or 0))

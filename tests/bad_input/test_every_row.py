@@ -31,6 +31,7 @@ from taximeter_dashboard.app import create_app
 from taximeter_db.connect import connection
 from taximeter_db.prices import Price, Target
 from taximeter_db.prices_change import set_price
+from taximeter_db.sealing import unseal
 from taximeter_db.verify import verify
 from taximeter_worker.runtime import Runtime
 from taximeter_worker.settings import Settings
@@ -223,8 +224,11 @@ def test_row_37_and_row_38_text_of_the_payload_is_kept_exactly(stage: Stage, wor
     given = {"input": text, "output": {text: [text, 1.10]}, "metadata": {"x": text}}
     stage.send(good(workspace, 1, **given))
     stage.booked(workspace, 1)
-    payload = bytes(stage.one("SELECT payload FROM taximeter.usage_payloads WHERE workspace_id = %s", workspace))
-    assert payload == b'{"input":%b,"output":%b,"metadata":%b}' % tuple(dump(value) for value in given.values())
+    query = "SELECT codec, payload FROM taximeter.usage_payloads WHERE workspace_id = %s"
+    codec, stored = stage.conn.execute(query, [workspace]).fetchone()
+    assert unseal(
+        codec, bytes(stored), workspace, f"{workspace}-1", None
+    ) == b'{"input":%b,"output":%b,"metadata":%b}' % tuple(dump(value) for value in given.values())
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_many_workspaces_in_few_calls(redis_client):
     assert redis_client.dbsize() == 2402
 
 
-def test_a_cluster_takes_one_workspace_a_call(tmp_path: Path):
+def test_a_cluster_takes_one_workspace_a_call(tmp_path: Path, booked):
     port = free_port()
     command = [binary(), "--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--dir", tmp_path]
     command += ["--save", "", "--cluster-config-file", "nodes.conf", "--cluster-port", str(free_port())]
@@ -105,6 +105,10 @@ def test_a_cluster_takes_one_workspace_a_call(tmp_path: Path):
         assert isinstance(client, redis.RedisCluster)
         assert write_states(client, [state("a"), state("b"), state("c")]).flipped == 3
         assert client.hget(names.flag_key("b"), "enabled") == "1"
+        done = rebuild(booked, client)
+        assert (done.epoch, done.workspaces, done.swept) == (2, 3, 3)
+        assert client.hget(names.flag_key("paid"), "enabled") == "1"
+        assert not client.exists(names.flag_key("b"))
         client.close()
     finally:
         server.kill()
@@ -142,6 +146,18 @@ def test_a_rebuild_writes_everything_and_sweeps_the_unknown(redis_client, booked
     assert [flag(redis_client, name)["enabled"] for name in ("paid", "owing", "disabled")] == ["1", "1", "0"]
     assert flag(redis_client, "ghost") == flag(redis_client, "stray") == {}
     assert rebuild(booked, redis_client, only_if_cold=True) is None
+
+
+def test_a_rebuild_over_many_pages(redis_client, booked, monkeypatch):
+    """More chunks than are in flight, more pages of keys than one; epochs beyond what is a number to Lua."""
+    monkeypatch.setattr("taximeter_worker.rebuild.CHUNK_WORKSPACES", 1)
+    epoch = 2**53 + 1
+    write_states(redis_client, [state(f"ghost{number}", epoch=epoch - number % 2) for number in range(2500)])
+    seen: list[int] = []
+    done = rebuild(booked, redis_client, seen.append)
+    assert (done.epoch, done.workspaces, done.swept, seen) == (epoch + 1, 3, 2500, [1, 2, 3])
+    assert redis_client.dbsize() == 2 * 3 + 1
+    assert rebuild(booked, redis_client).swept == 0
 
 
 def test_a_flushed_redis_is_filled_again(new_runtime, booked, redis_client, valkey_broker_url):

@@ -10,7 +10,8 @@
 -- (epoch, version) orders the writers: epoch grows with a restore or a rebuild, version with every booking.
 -- Both are compared as strings of digits: Lua's numbers are exact only below 2^53.
 --
--- Returns one number for each workspace: 0 written, flag unchanged; 1 written, flag changed; 2 refused, Redis has newer.
+-- Returns a string with one digit for each workspace: 0 written, flag unchanged; 1 written, flag changed; 2 refused, Redis
+-- has newer. A string, because clients read a list number by number.
 local call = redis.call
 
 local function older(epoch, version, stored_epoch, stored_version)
@@ -30,7 +31,7 @@ for i, state in ipairs(cmsgpack.unpack(ARGV[1])) do
   local stored = call('HMGET', flag, 'enabled', 'status', 'epoch', 'version')
   local newest = call('HMGET', balance, 'epoch', 'version', 'minimum', 'low')
   if older(epoch, version, stored[3], stored[4]) or older(epoch, version, newest[1], newest[2]) then
-    results[i] = 2
+    results[i] = '2'
   else
     if newest[1] == epoch and newest[3] == state[7] and newest[4] == state[8] then
       call('HSET', balance, 'balance', state[6], 'version', version)
@@ -38,11 +39,11 @@ for i, state in ipairs(cmsgpack.unpack(ARGV[1])) do
       call('HSET', balance, 'balance', state[6], 'minimum', state[7], 'low', state[8], 'epoch', epoch, 'version', version)
     end
     if stored[1] == enabled and stored[2] == status then
-      results[i] = 0
+      results[i] = '0'
     else
       call('HSET', flag, 'enabled', enabled, 'status', status, 'epoch', epoch, 'version', version, 'since', state[5])
-      results[i] = 1
+      results[i] = '1'
     end
   end
 end
-return results
+return table.concat(results)

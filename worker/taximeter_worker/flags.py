@@ -28,8 +28,8 @@ WORKSPACES_PER_CALL = 500
 """One script call blocks Redis for about 2 ms with so many."""
 BREAKER_SECONDS = 0.5
 BREAKER_SECONDS_MAX = 10.0
-_RESULT_FLIPPED = 1
-_RESULT_REFUSED = 2
+_RESULT_FLIPPED = "1"
+_RESULT_REFUSED = "2"
 
 Client = Any
 """A redis-py client, of a single node or of a cluster."""
@@ -97,7 +97,8 @@ def write_states(client: Client, states: Sequence[WorkspaceState]) -> Written:
     return written
 
 
-def _call(client: Client, states: Sequence[WorkspaceState]) -> list[int]:
+def _call(client: Client, states: Sequence[WorkspaceState]) -> str:
+    """One of the results above for each state."""
     keys: list[str] = []
     values: list[tuple[str, ...]] = []
     for state in states:
@@ -116,7 +117,7 @@ def _call(client: Client, states: Sequence[WorkspaceState]) -> list[int]:
                 _limit_text(state.low),
             )
         )
-    result: list[int] = run_script(client, _FLAGS_LUA, keys, [_encode(values)])
+    result: str = run_script(client, _FLAGS_LUA, keys, [_encode(values)])
     return result
 
 

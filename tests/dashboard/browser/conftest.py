@@ -21,6 +21,7 @@ from taximeter_dashboard.app import create_app
 from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 from taximeter_db import connect, ledger
 from taximeter_db.events import Payment
+from taximeter_db.master_keys import MasterKeys
 from taximeter_db.prices import Price, Target
 from taximeter_db.prices_change import set_price
 
@@ -31,10 +32,10 @@ EVIL = "<img src=x onerror=alert(1)>"
 class Site:
     """A dashboard that listens, and its database."""
 
-    def __init__(self, database_url: str, **settings: Any) -> None:
+    def __init__(self, database_url: str, masters: MasterKeys | None = None, **settings: Any) -> None:
         self.owner_url = database_url
         self.settings = make_settings(database_url, **settings)
-        self.app = create_app(self.settings, Receipts())
+        self.app = create_app(self.settings, Receipts(), masters)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -49,9 +50,9 @@ class Site:
         viewer = viewer or Viewer("owner", "Owner", {EVERY_WORKSPACE: OWNER})
         return {"name": "taximeter_session", "value": Keys(self.settings).session(viewer), "url": self.url}
 
-    def beside(self, database_url: str) -> Site:
-        """Another dashboard with the same secrets, on another database or on another way to it."""
-        return Site(database_url)
+    def beside(self, database_url: str, masters: MasterKeys | None = None) -> Site:
+        """Another dashboard with the same secrets, on another database, on another way to it, or with master keys."""
+        return Site(database_url, masters)
 
     def stop(self) -> None:
         self._server.should_exit = True  # streams of pages that are still open are cut
