@@ -22,7 +22,7 @@ import structlog
 from kombu.connection import Connection
 
 from taximeter import names
-from taximeter.tls import split_tls
+from taximeter.tls import explained, split_tls
 from taximeter_worker.errors import SourceLost
 from taximeter_worker.settings import Settings
 from taximeter_worker.sources import Message
@@ -89,7 +89,10 @@ class AmqpSource:
             if self._tls is not None:
                 # py-amqp verifies no name unless it is given one; an address may name several nodes.
                 self._connection.ssl = {**self._tls, "server_hostname": self._connection.hostname}
-            self._connection.connect()
+            try:
+                self._connection.connect()
+            except (amqp.AMQPError, OSError) as error:
+                raise (error if self._tls is None else explained(error)) from error
             transport = self._amqp.transport
             self._read_ahead = transport._quick_recv = ReadAhead(transport._quick_recv)  # noqa: SLF001 -- see ReadAhead
             self._open_channel()

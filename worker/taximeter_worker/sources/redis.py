@@ -28,6 +28,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taximeter import names
+from taximeter.tls import explained
 from taximeter_worker.errors import SourceLost
 from taximeter_worker.settings import Settings
 from taximeter_worker.sources import Message
@@ -237,7 +238,8 @@ class RedisSource:
             yield
         except (redis.RedisError, OSError, AttributeError) as error:
             # AttributeError: redis-py's connection lost its socket under our hands.
-            raise SourceLost(f"{type(error).__name__}: {error}") from error
+            told = explained(error) if self._url.startswith("rediss://") else error
+            raise SourceLost(f"{type(error).__name__}: {told}") from error
 
     @staticmethod
     def _alive_key(consumer: str) -> str:
