@@ -87,6 +87,7 @@ def test_sixty_stops_at_random_moments(new_worker, priced_url, broker_url, redis
             proxy.resume()
             proxy.cut()
         worker.start()
+        eventually(lambda: worker.connected)
         eventually(lambda: ledger.usages == sent, 240)
         assert worker.stop(60) == 0
     assert "Unrecoverable" not in worker.text()

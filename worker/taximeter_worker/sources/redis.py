@@ -88,6 +88,7 @@ class RedisSource:
     def __init__(self, settings: Settings) -> None:
         self.generation = 0
         self.depth: dict[str, int] = {}
+        self.down: frozenset[str] = frozenset()
         self._url = settings.broker_redis_url
         self._kombu_url = settings.celery_broker_url
         self._kombu_tls = settings.celery_tls
