@@ -203,7 +203,7 @@
     news(before);
     const stale = find("#stale");
     if (stale) stale.textContent = `The balance above is from ${button.dataset.state === "live" ? clock(new Date()) : clock(aliveAt)}.`;
-    const title = find("#panel-title") || find("#details-title");
+    const title = document.getElementById(location.hash.slice(1)) || find("#panel-title") || find("#details-title");
     if (title && !dialog.open) {
       title.focus({ preventScroll: true });
       if (title.getBoundingClientRect().top < 0) title.scrollIntoView({ block: "start" });
