@@ -25,7 +25,7 @@ QUICK = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-SOAK = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+SOAK = settings(max_examples=1_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 # Two parameters take what no schema can tell: a cursor of this very list, and the name of a zone.
@@ -142,6 +142,9 @@ def _exemplified(document: dict, schema: dict) -> bool:
         ("GET", "/api/v1/workspaces/acme/usages?limit=0", 422),
         ("GET", "/api/v1/workspaces/acme/usages?least=7", 422),
         ("GET", "/api/v1/workspaces/acme/usages?since=yesterday", 422),
+        ("GET", "/api/v1/workspaces/acme/usages?since=1763800000", 422),
+        ("GET", "/api/v1/workspaces/acme/usages?until=2026-02-30", 422),
+        ("GET", "/api/v1/workspaces/acme/usages?model=%00g", 400),
         ("GET", "/api/v1/workspaces/acme/usages?id=%C3%A9", 422),
         ("GET", "/api/v1/workspaces/acme/usages?tool=chat&zone=Mars", 422),
         ("GET", "/api/v1/workspaces/acme/analysis?zone=Mars", 422),

@@ -157,6 +157,7 @@
   let aliveAt = new Date();
   let toldAt = 0;
   let before = null;
+  let refused = false;
 
   function show(state, word) {
     button.dataset.state = state;
@@ -168,8 +169,15 @@
     clearTimeout(again);
     source = new EventSource(button.dataset.events);
     source.addEventListener("state", (event) => receive(JSON.parse(event.data)));
+    source.addEventListener("over", () => {
+      // The right to look has ended with what this page was opened with; a host may have renewed it since.
+      source.close();
+      refused = true;
+      listen();
+    });
     source.onerror = () => {
       source.close();
+      if (refused) { location.reload(); return; }
       if (button.dataset.state !== "lost") aliveAt = new Date();
       show("lost", "Retrying");
       again = setTimeout(listen, 2000);
@@ -177,6 +185,7 @@
   }
 
   function receive(state) {
+    refused = false;
     show("live", "Live");
     const card = find("#summary");
     if (card && card.dataset.version !== String(state.version)) {

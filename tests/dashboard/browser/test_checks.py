@@ -188,29 +188,6 @@ def test_an_interrupted_stream_says_so_and_comes_back(new_context, site):
     expect(page.locator("#lost")).to_have_text("")
 
 
-def test_day_totals_are_those_of_the_viewers_zone(new_context, site, sql):
-    page = new_context(timezone_id="Asia/Kathmandu").new_page()
-    page.goto(f"{site.url}/workspaces/acme/analysis")
-    expect(page.locator(".zone")).to_contain_text("UTC+5:45")
-    page.locator(".behind summary").first.click()
-    found = {}
-    for row in page.locator("[aria-label='Cost by day'] tbody tr").all():
-        day, cells = row.locator("th").inner_text(), row.locator("td").all_inner_texts()
-        if cells[0] != "0":
-            found[re.sub(r" \(so far\)| ▲ high", "", day)] = (int(cells[0].replace(",", "")), _decimal(cells[-2]))
-    expected = sql(
-        """SELECT to_char(recorded_at AT TIME ZONE 'Asia/Kathmandu', 'FMDD Mon'), count(*), sum(cost)
-           FROM taximeter.usages WHERE workspace_id = 'acme' GROUP BY 1"""
-    )
-    totals = {day: (count, cost) for day, count, cost in expected}
-    assert found.keys() == totals.keys()
-    for day, (count, cost) in totals.items():
-        assert found[day][0] == count
-        row = page.locator("[aria-label='Cost by day'] tbody tr", has_text=day)
-        total = row.locator("td").all_inner_texts()[1:]
-        assert cost in map(_decimal, [text for text in total if text.startswith("$")])
-
-
 def test_nothing_is_left_in_the_browser_and_nothing_runs(new_context, site):
     page = new_context().new_page()
     page.add_init_script("""window.violations = [];
