@@ -98,6 +98,14 @@ def test_one_version_with_two_balances_is_refused(redis_client):
     assert not found["nobody"].ahead_of(state("nobody"))
 
 
+@pytest.mark.parametrize("key", [names.flag_key("w9"), names.balance_key("w9")])
+def test_one_key_among_many_is_enough_to_ask_for_each(redis_client, key):
+    redis_client.hset(key, mapping={"epoch": "2", "version": "1", "balance": "7"})
+    written = write_states(redis_client, [state(f"w{number}", balance=USD) for number in range(20)])
+    assert (written.flipped, written.refused) == (19, ["w9"])
+    assert redis_client.hget(key, "epoch") == "2"
+
+
 def test_many_workspaces_in_few_calls(redis_client):
     states = [state(f"w{number}", balance=-number) for number in range(1201)]
     assert write_states(redis_client, states).flipped == 1201

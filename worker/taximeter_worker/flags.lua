@@ -25,12 +25,14 @@ local function older(epoch, version, stored_epoch, stored_version)
   return #version < #stored_version or (#version == #stored_version and version < stored_version)
 end
 
-local results = {}
-for i, state in ipairs(cmsgpack.unpack(ARGV[1])) do
+local states, results = cmsgpack.unpack(ARGV[1]), {}
+-- An empty cache, as a rebuild finds it, shows at the first workspace; two questions then stand for two of each workspace.
+local nothing = #states > 1 and call('EXISTS', KEYS[1], KEYS[2]) == 0 and call('EXISTS', unpack(KEYS)) == 0
+for i, state in ipairs(states) do
   local flag, balance = KEYS[2 * i - 1], KEYS[2 * i]
   local epoch, version, enabled, status = state[1], state[2], state[3], state[4]
-  local stored = call('HMGET', flag, 'enabled', 'status', 'epoch', 'version')
-  local newest = call('HMGET', balance, 'epoch', 'version', 'minimum', 'low', 'balance')
+  local stored = nothing and {} or call('HMGET', flag, 'enabled', 'status', 'epoch', 'version')
+  local newest = nothing and {} or call('HMGET', balance, 'epoch', 'version', 'minimum', 'low', 'balance')
   if older(epoch, version, stored[3], stored[4])
     or older(epoch, version, newest[1], newest[2])
     or (version == newest[2] and epoch == newest[1] and state[6] ~= newest[5])
