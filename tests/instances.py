@@ -67,7 +67,7 @@ class Instance:
         self.launch(*options)
         assert wait_until(lambda: self.state.ready or self.process.poll() is not None, 90), self.told
         assert self.state.ready, self.told
-        assert wait_until(lambda: (self.folder / "addresses").read_text().endswith("}\n"), 5)
+        assert wait_until(lambda: (self.folder / "addresses").read_text().endswith("}\n"), 30)
         self.addresses = json.loads((self.folder / "addresses").read_text())
 
     @property

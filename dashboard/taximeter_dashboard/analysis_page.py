@@ -10,10 +10,11 @@ from fastapi import APIRouter, Query, Request
 from psycopg import Connection
 from starlette.responses import Response
 
-from taximeter_dashboard import amounts, charts, flips, pages
+from taximeter_dashboard import amounts, charts, pages
 from taximeter_dashboard.analysis import SPANS, Analysis, Span, Split, analyse, label, starts
 from taximeter_dashboard.charts_balance import Flip, Point, balance_svg
 from taximeter_dashboard.charts_balance import Span as Axis
+from taximeter_dashboard.flips import read as read_flips
 from taximeter_dashboard.house import CurrentHouse, admit
 from taximeter_dashboard.render import zone_of
 from taximeter_db.reading import Summary, history
@@ -31,6 +32,7 @@ def show_analysis(
     workspace_id: str,
     span: Span = "month",
     by: Annotated[Split, Query()] = "tool",
+    flips: Annotated[int, Query(ge=1, le=1_000, description="Page of the list of flips.")] = 1,
 ) -> Response:
     """The tab."""
     now, where = dt.datetime.now(dt.UTC), zone_of(request)
@@ -50,12 +52,12 @@ def show_analysis(
             span=span,
             by=by,
             spans=SPANS,
-            costs=charts.drawings(charts.columns_svg, _columns(result)),
+            costs=charts.columns_svg("costs-chart", _columns(result)),
             costs_say=_costs_say(result, SPANS[span][2]),
-            each=charts.drawings(charts.line_svg, _each(result)),
+            each=charts.line_svg("each-chart", _each(result)),
             each_says=_each_says(result),
             change=_change(result),
-            **_history(conn, found, result, span, now, where),
+            **_history(conn, found, result, span, now, where, flips),
         )
 
 
@@ -112,7 +114,13 @@ def _change(result: Analysis) -> str | None:
 
 
 def _history(
-    conn: Connection[Any], found: Summary, result: Analysis, span: Span, now: dt.datetime, where: zoneinfo.ZoneInfo
+    conn: Connection[Any],
+    found: Summary,
+    result: Analysis,
+    span: Span,
+    now: dt.datetime,
+    where: zoneinfo.ZoneInfo,
+    page: int,
 ) -> dict[str, Any]:
     quarters = max(1, -(-(now - result.since) // _QUARTER // _POINTS))
     steps = range(1, (now - result.since) // _QUARTER // quarters + 2)
@@ -122,17 +130,17 @@ def _history(
     unit = SPANS[span][1]
     edges = [(edge.replace(tzinfo=where), label(edge, unit)) for edge in starts(now, where, span)]
     axis = Axis(result.since, now, edges)
-    seen = flips.read(conn, found.workspace_id, result.since, now)
+    seen = read_flips(conn, found.workspace_id, result.since, now)
     marks = [one.flip for one in seen.lines[::-1]]
     # A flip is a point of the line too, wherever the line was looked at.
     points = sorted([*points, *(Point(one.at, one.balance) for one in marks)], key=lambda one: one.at)
     if points:
         points.append(Point(now, found.balance))
     return {
-        "balance": charts.drawings(balance_svg, axis, points, marks, (found.minimum, found.low)) if points else [],
+        "balance": balance_svg("balance-chart", axis, points, marks, (found.minimum, found.low)) if points else "",
         "balance_says": _balance_says(points, marks, found),
         "flips": seen,
-        "flips_shown": flips.SHOWN,
+        "flip_page": seen.page(page),
     }
 
 

@@ -103,10 +103,11 @@ def _matching(
     place = cursors.read(secret, scope, cursor) if cursor else None
     bound: dict[str, Any] = {} if place is None else {"before" if newest else "after": place}
     rollups.follow(conn, workspace_id, filters.ROLL_UP_MAX)
-    page = filtered.search(conn, workspace_id, wanted, newest=newest, limit=limit + 1, **bound)
+    known = filtered.ids(conn, workspace_id, wanted)
+    page = filtered.search(conn, workspace_id, wanted, newest=newest, limit=limit + 1, known=known, **bound)
     rows = page.rows[:limit]
     last = rows[-1].seq if len(page.rows) > limit else page.place
-    totals = filtered.totals(conn, workspace_id, wanted)
+    totals = filtered.totals(conn, workspace_id, wanted, known=known)
     return {
         "items": [api_bodies.usage(row) for row in rows],
         "next": None if last is None else cursors.write(secret, scope, last),

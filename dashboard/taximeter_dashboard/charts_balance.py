@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 from markupsafe import Markup, escape
 
-from taximeter_dashboard.charts import BOTTOM, TOP, Frame
-from taximeter_dashboard.charts_scale import scale
+from taximeter_dashboard.charts import BOTTOM, LETTER, TOP, UNITS, Frame, draw, height, short
+from taximeter_dashboard.charts_scale import Scale, scale
 
 _NEAR: Final = 20
 _LABELS_APART: Final = 64
@@ -38,71 +39,88 @@ class Span(msgspec.Struct, frozen=True):
     until: dt.datetime
     labels: list[tuple[dt.datetime, str]]
 
+    def part(self, at: dt.datetime) -> float:
+        """How much of it has passed at a moment, from 0 to 1."""
+        return min(1.0, max(0.0, (at - self.since) / (self.until - self.since)))
 
-def balance_svg(
-    span: Span, points: list[Point], flips: list[Flip], limits: tuple[int, int], width: int, height: int
-) -> Markup:
+
+def balance_svg(name: str, span: Span, points: list[Point], flips: list[Flip], limits: tuple[int, int]) -> Markup:
     """The step line; `limits` are the minimum and the threshold of now, in picodollars."""
-    values = [one.balance for one in points] + list(limits)
-    frame = Frame(width, height, scale(max(values), min(values)), 1)
-    right = width - 4
-    seconds = (span.until - span.since).total_seconds()
+    balances = [one.balance for one in points] + list(limits)
+    values = scale(max(balances), min(balances))
+    path = steps((UNITS * span.part(one.at), height(values, one.balance)) for one in points)
+    shapes = [
+        *_zones(values, limits),
+        f'<path class="line" d="{path}H{UNITS}"/>' if path else "",
+        *_dots(span, values, flips),
+    ]
+    return draw(name, values, 1, shapes, lambda frame: [*_labels(span, frame), *_numbers(span, frame, flips)])
 
-    def x(at: dt.datetime) -> float:
-        return frame.left + (right - frame.left) * min(1.0, max(0.0, (at - span.since).total_seconds() / seconds))
 
-    parts = frame.open()
-    parts += _zones(frame, limits, right)
-    parts += _labels(span, x, frame, width)
-    path: list[str] = []
-    for one in points:
-        y = frame.y(one.balance)
-        path.append(f"H{x(one.at):.1f}V{y:.1f}" if path else f"M{x(one.at):.1f} {y:.1f}")
-    if path:
-        path.append(f"H{right}")
-        parts.append(f'<path class="line" d="{"".join(path)}"/>')
+def steps(places: Iterable[tuple[float, int]]) -> str:
+    """A step line through places from left to right.
+
+    Of all that falls on one unit the highest, the lowest and the last are drawn: it looks the same, and a workspace whose
+    balance goes up and down all day costs no more than a calm one.
+    """
+    columns: dict[int, list[int]] = {}
+    for x, y in places:
+        columns.setdefault(round(x), []).append(y)
+    path, before = "", 0
+    for x, heights in columns.items():
+        if not path:
+            before = heights[0]
+            path = f"M{x} {before}"
+        last = heights[-1]
+        ends = min(*heights, before), max(*heights, before)
+        way = [y for y in ends if y not in {before, last}]
+        if way or last != before:
+            path += f"H{x}" + "".join(f"V{y}" for y in (*way, last))
+        before = last
+    return path
+
+
+def _zones(values: Scale, limits: tuple[int, int]) -> list[str]:
+    minimum, low = (height(values, limit) for limit in limits)
+    parts = [
+        f'<rect class="zone-{kind}" y="{upper}" width="{UNITS}" height="{lower - upper}"/>'
+        for kind, upper, lower in (("low", low, minimum), ("insufficient", minimum, UNITS))
+        if lower > upper
+    ]
+    return [*parts, f'<path class="limit" d="M0 {minimum}H{UNITS}"/>']
+
+
+def _dots(span: Span, values: Scale, flips: list[Flip]) -> list[str]:
+    """A dot for each flip."""
+    paths = {True: "", False: ""}
+    for flip in flips:
+        paths[flip.off] += f"M{short(UNITS * span.part(flip.at))} {height(values, flip.balance)}h0"
+    return [f'<path class="flip {"off" if off else "on"}" d="{path}"/>' for off, path in paths.items() if path]
+
+
+def _numbers(span: Span, frame: Frame, flips: list[Flip]) -> list[str]:
+    """The numbers of the flips, each on a larger dot. Where flips crowd they would cover each other: the dots stay."""
+    paths = {True: "", False: ""}
+    numbers = []
     last = -_NEAR * 1.0
     for flip in flips:
-        at, y = x(flip.at), frame.y(flip.balance)
-        kind = "off" if flip.off else "on"
-        # Where flips crowd, their numbers would cover each other: the dots stay.
-        if at - last >= _NEAR:
-            y = min(max(y, TOP), height - BOTTOM - 10.0)
-            parts.append(f'<circle class="flip {kind}" cx="{at:.1f}" cy="{y:.1f}" r="9"/>')
-            parts.append(f'<text class="flip-number" x="{at:.1f}" y="{y + 4:.1f}">{flip.number}</text>')
-            last = at
-        else:
-            parts.append(f'<circle class="flip {kind}" cx="{at:.1f}" cy="{y:.1f}" r="3"/>')
-    parts.append("</svg>")
-    return Markup("".join(parts))  # noqa: S704 - made of numbers and escaped labels
+        x = frame.x(span.part(flip.at))
+        if x - last >= _NEAR:
+            y = min(max(frame.y(flip.balance), TOP), frame.height - BOTTOM - 10.0)
+            paths[flip.off] += f"M{short(x)} {short(y)}h0"
+            numbers.append(f'<text class="flip-number" x="{short(x)}" y="{short(y + 4)}">{flip.number}</text>')
+            last = x
+    dots = [f'<path class="flip {"off" if off else "on"} large" d="{path}"/>' for off, path in paths.items() if path]
+    return dots + numbers
 
 
-def _zones(frame: Frame, limits: tuple[int, int], right: float) -> list[str]:
-    minimum, low = limits
-    floor, top = frame.y(frame.bottom), frame.y(frame.top)
-    lines = []
-    for kind, upper, lower in (
-        ("sufficient", top, frame.y(low)),
-        ("low", frame.y(low), frame.y(minimum)),
-        ("insufficient", frame.y(minimum), floor),
-    ):
-        if lower > upper:
-            lines.append(
-                f'<rect class="zone-{kind}" x="{frame.left}" y="{upper:.1f}" width="{right - frame.left:.1f}"'
-                f' height="{lower - upper:.1f}"/>'
-            )
-    lines.append(f'<path class="limit" d="M{frame.left} {frame.y(minimum):.1f}H{right}"/>')
-    return lines
-
-
-def _labels(span: Span, x: object, frame: Frame, width: int) -> list[str]:
+def _labels(span: Span, frame: Frame) -> list[str]:
     parts = []
-    last = width * 1.0 + _LABELS_APART
+    last = frame.width * 1.0 + _LABELS_APART
     for at, text in reversed(span.labels):
-        place = x(at)  # type: ignore[operator]
+        place = min(frame.x(span.part(at)), frame.width - len(text) * LETTER / 2)
         if last - place < _LABELS_APART or place < frame.left + 16:
             continue
-        kind = "label end" if place > width - 24 else "label"
-        parts.append(f'<text class="{kind}" x="{min(place, width):.1f}" y="{frame.height - 6}">{escape(text)}</text>')
+        parts.append(f'<text class="label" x="{short(place)}" y="{frame.height - 6}">{escape(text)}</text>')
         last = place
     return parts

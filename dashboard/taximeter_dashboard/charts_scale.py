@@ -19,6 +19,10 @@ class Scale(msgspec.Struct, frozen=True):
     top: int
     ticks: list[int]
 
+    def depth(self, value: int) -> float:
+        """How far below the top a value is: 0 at the top, 1 at the bottom."""
+        return (self.top - value) / (self.top - self.bottom)
+
     def labels(self) -> list[str]:
         """What stands at the ticks: as many decimals for all, the unit once, at the topmost."""
         places = max(map(amounts.decimals, self.ticks))

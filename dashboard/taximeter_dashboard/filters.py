@@ -20,6 +20,8 @@ LEAST: Final = rollups.BANDS
 ROLL_UP_MAX: Final = 20_000
 """Usages that a view rolls up by itself when the worker's task has not come to them yet."""
 _LAST: Final = 2**62
+_NO_NUL: Final = r"^[^\x00]*$"
+"""No address holds one (see shield.py): said here, so that the API's document says it."""
 
 Text = Annotated[str, Query(max_length=255)]
 Day = Annotated[str, Query(max_length=10)]
@@ -100,11 +102,21 @@ def ask(tool: Text = "", model: Text = "", since: Day = "", until: Day = "", lea
     return Asked(tool, model, since, until, least, id)
 
 
+def _day_of(description: str, example: str) -> Any:
+    """A day as a text: as a date it could also be a number of seconds, which the document does not offer."""
+    return Query(
+        description=description,
+        examples=[example],
+        pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+        json_schema_extra={"format": "date"},
+    )
+
+
 def ask_api(
-    tool: Annotated[str, Query(max_length=255, examples=["chat"])] = "",
-    model: Annotated[str, Query(max_length=255, examples=["gpt-4o"])] = "",
-    since: Annotated[dt.date | None, Query(description="First day, of the zone.", examples=["2026-11-01"])] = None,
-    until: Annotated[dt.date | None, Query(description="Last day, of the zone.", examples=["2026-11-30"])] = None,
+    tool: Annotated[str, Query(max_length=255, pattern=_NO_NUL, examples=["chat"])] = "",
+    model: Annotated[str, Query(max_length=255, pattern=_NO_NUL, examples=["gpt-4o"])] = "",
+    since: Annotated[str | None, _day_of("First day, of the zone.", "2026-11-01")] = None,
+    until: Annotated[str | None, _day_of("Last day, of the zone.", "2026-11-30")] = None,
     least: Annotated[
         Literal["0.001", "0.01", "0.10", "1.00"] | None, Query(description="Cost in USD at least.")
     ] = None,
@@ -113,7 +125,7 @@ def ask_api(
     ] = "",
 ) -> Asked:
     """The filter of a request of the API."""
-    return Asked(tool, model, str(since or ""), str(until or ""), least or "", id)
+    return Asked(tool, model, since or "", until or "", least or "", id)
 
 
 def find(
@@ -129,7 +141,8 @@ def find(
     reached, count = rollups.follow(conn, workspace_id, ROLL_UP_MAX)
     newest = sort == "newest"
     kind, number = place or ("", 0)
-    totals = filtered.totals(conn, workspace_id, wanted, exactly=exactly)
+    known = filtered.ids(conn, workspace_id, wanted)
+    totals = filtered.totals(conn, workspace_id, wanted, exactly=exactly, known=known)
     # The last page holds what the pages before it leave, so that it is the same from either end.
     rows_max = PAGE_ROWS if kind != "end" or totals.more else totals.usages % PAGE_ROWS or PAGE_ROWS
     # Reading towards lower numbers, from the top or from some number on; or towards higher ones.
@@ -142,6 +155,7 @@ def find(
         after=number if kind == "after" else 0,
         newest=down,
         limit=rows_max + 1,
+        known=known,
     )
     more = len(page.rows) > rows_max
     rows = page.rows[:rows_max]

@@ -13,8 +13,7 @@ from taximeter_dashboard.charts_balance import Flip
 from taximeter_db.reading import status_changes
 
 CHANGES_MAX: Final = 200
-SHOWN: Final = 10
-"""Lines that are open at once; the others unfold."""
+PAGE_LINES: Final = 10
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -29,12 +28,26 @@ class Line(msgspec.Struct, frozen=True):
     still: bool
 
 
+class Page(msgspec.Struct, frozen=True):
+    """Some of the lines, and where they stand."""
+
+    number: int
+    pages: int
+    lines: list[Line]
+
+
 class Flips(msgspec.Struct, frozen=True):
     """The lines of a period; `more` where there were too many to read, `since` where the log does not reach back."""
 
     lines: list[Line]
     more: bool
     since: dt.datetime | None
+
+    def page(self, wanted: int) -> Page:
+        """A page of the list, counted from 1: the one wanted, or the last one there is."""
+        pages = max(1, -(-len(self.lines) // PAGE_LINES))
+        number = min(wanted, pages)
+        return Page(number, pages, self.lines[(number - 1) * PAGE_LINES : number * PAGE_LINES])
 
 
 def read(conn: Connection[Any], workspace_id: str, since: dt.datetime, now: dt.datetime) -> Flips:

@@ -1,7 +1,8 @@
 """Changes as they are booked, to every page that is open: server-sent events.
 
 One look at the database per half second and process, for all that watch; each stream then sends its workspace's state in
-full. A stream ends after some minutes, so that whoever lost the right to look is asked again when the page reconnects.
+full. Every few seconds all of them are asked again who they are, in one transaction: whoever signed out, or lost the right to
+look, is told so, and the stream ends.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from taximeter_dashboard import pages
-from taximeter_dashboard.errors import Problem
+from taximeter_dashboard.errors import Forbidden, NotFound, Problem, SignInNeeded
 from taximeter_dashboard.house import CurrentHouse, House, admit
 from taximeter_dashboard.viewers import Viewer
 from taximeter_db.reading import summary
@@ -26,6 +27,7 @@ from taximeter_db.reading import summary
 LOOK_SECONDS: Final = 0.5
 SEND_SECONDS: Final = 1.0
 BEAT_SECONDS: Final = 15.0
+ADMIT_SECONDS: Final = 3.0
 STREAM_SECONDS: Final = 600.0
 
 router = APIRouter(include_in_schema=False)
@@ -33,41 +35,71 @@ router = APIRouter(include_in_schema=False)
 Version = tuple[int, int, int]
 
 
+class Stream:
+    """One page that is open: who asked for which workspace. `woken` when there is news, or when it is over."""
+
+    def __init__(self, request: Request, workspace_id: str) -> None:
+        self.request = request
+        self.workspace_id = workspace_id
+        self.woken = asyncio.Event()
+        self.over = False
+
+
 class Watch:
     """Looks at the workspaces that somebody watches, and wakes their streams. Belongs to one event loop."""
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._streams: dict[str, set[asyncio.Event]] = {}
+        self._streams: dict[str, set[Stream]] = {}
         self._seen: dict[str, Version] = {}
         self._task: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
-    def on(self, workspace_id: str) -> Any:
-        """An event that is set whenever the workspace changed."""
-        woken = asyncio.Event()
-        self._streams.setdefault(workspace_id, set()).add(woken)
+    def on(self, request: Request, workspace_id: str) -> Iterator[Stream]:
+        """A stream that is woken whenever the workspace changed."""
+        stream = Stream(request, workspace_id)
+        self._streams.setdefault(workspace_id, set()).add(stream)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look())
         try:
-            yield woken
+            yield stream
         finally:
             streams = self._streams[workspace_id]
-            streams.discard(woken)
+            streams.discard(stream)
             if not streams:
                 del self._streams[workspace_id]
                 self._seen.pop(workspace_id, None)
 
     async def _look(self) -> None:
+        asked_at = time.monotonic()
         while self._streams:
             with contextlib.suppress(Problem):  # no database: the streams find out themselves when they next read
                 now = await run_in_threadpool(self._read, list(self._streams))
                 for workspace_id, version in now.items():
                     if self._seen.get(workspace_id) not in {None, version}:
-                        for woken in self._streams.get(workspace_id, ()):
-                            woken.set()
+                        for stream in self._streams.get(workspace_id, ()):
+                            stream.woken.set()
                     self._seen[workspace_id] = version
+                if time.monotonic() - asked_at >= ADMIT_SECONDS:
+                    every = [stream for streams in self._streams.values() for stream in streams]
+                    for stream in await run_in_threadpool(self._refused, every):
+                        stream.over = True
+                        stream.woken.set()
+                    asked_at = time.monotonic()
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _refused(self, streams: list[Stream]) -> list[Stream]:
+        """Those whose viewers would not be let in any more."""
+        refused = []
+        with self._house.database() as conn:
+            for stream in streams:
+                try:
+                    admit(stream.request, conn, stream.workspace_id, logged=False)
+                except (SignInNeeded, NotFound, Forbidden):
+                    refused.append(stream)
+                except Problem:
+                    continue  # nobody can tell at the moment
+        return refused
 
     def _read(self, workspace_ids: list[str]) -> dict[str, Version]:
         with self._house.database() as conn:
@@ -94,20 +126,23 @@ async def _events(
     request: Request, house: House, viewer: Viewer, workspace_id: str, watch: Watch
 ) -> AsyncIterator[bytes]:
     ends = time.monotonic() + STREAM_SECONDS
-    with watch.on(workspace_id) as woken:
+    with watch.on(request, workspace_id) as stream:
         yield b"retry: 2000\n\n"
         while time.monotonic() < ends and not await request.is_disconnected():
-            woken.clear()
+            stream.woken.clear()
+            if stream.over:
+                yield b"event: over\ndata:\n\n"
+                return
             try:
                 state = await run_in_threadpool(_state, request, house, viewer, workspace_id)
             except Problem:
                 return  # the page says that updates are interrupted, and asks again
             yield b"event: state\ndata: " + msgspec.json.encode(state) + b"\n\n"
             await asyncio.sleep(SEND_SECONDS)
-            while not woken.is_set() and time.monotonic() < ends:
+            while not stream.woken.is_set() and time.monotonic() < ends:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), BEAT_SECONDS)
-                if not woken.is_set():
+                    await asyncio.wait_for(stream.woken.wait(), BEAT_SECONDS)
+                if not stream.woken.is_set():
                     yield b": beat\n\n"
 
 

@@ -11,7 +11,7 @@ from psycopg import Connection
 from taximeter_db import money
 from taximeter_db.sql import statement
 
-ENTRIES_PER_CHUNK = 200_000
+ENTRIES_PER_CHUNK = 100_000
 WORKSPACES_PER_CHUNK = 20_000
 FIRST_ID: Final = ""
 LAST_ID: Final = "\U0010ffff"

@@ -38,6 +38,12 @@ def test_days_are_the_viewers(database_url, conn):
     assert result.cost == sum(expected.values()) == sum(total.cost for total in result.totals)
     for one in result.periods:
         assert sum(one.costs) == one.cost
+    before = analysis.starts(now, NEPAL, "month", 1)[0].replace(tzinfo=NEPAL)
+    [(earlier,)] = conn.execute(
+        "SELECT (sum(cost) * 1000000000000)::bigint FROM taximeter.usages WHERE recorded_at >= %s AND recorded_at < %s",
+        [before, first],
+    ).fetchall()
+    assert result.before == earlier == sum(one.before for one in result.periods) > 0
 
 
 def test_what_is_not_among_the_first_five_is_added_up(conn, book):

@@ -25,7 +25,7 @@ QUICK = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-SOAK = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+SOAK = settings(max_examples=1_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 # Two parameters take what no schema can tell: a cursor of this very list, and the name of a zone.
@@ -88,7 +88,9 @@ def _try_all(api: Any, how: settings) -> None:
             seen[answer.status_code] += 1
 
         try_one()
-    assert seen[200] > len(operations)
+    assert {200, 404, 422} <= set(
+        seen
+    )  # what is drawn depends on the document: found, absent and refused were among it
     assert not [status for status in seen if status >= 500]
 
 
@@ -142,6 +144,9 @@ def _exemplified(document: dict, schema: dict) -> bool:
         ("GET", "/api/v1/workspaces/acme/usages?limit=0", 422),
         ("GET", "/api/v1/workspaces/acme/usages?least=7", 422),
         ("GET", "/api/v1/workspaces/acme/usages?since=yesterday", 422),
+        ("GET", "/api/v1/workspaces/acme/usages?since=1763800000", 422),
+        ("GET", "/api/v1/workspaces/acme/usages?until=2026-02-30", 422),
+        ("GET", "/api/v1/workspaces/acme/usages?model=%00g", 400),
         ("GET", "/api/v1/workspaces/acme/usages?id=%C3%A9", 422),
         ("GET", "/api/v1/workspaces/acme/usages?tool=chat&zone=Mars", 422),
         ("GET", "/api/v1/workspaces/acme/analysis?zone=Mars", 422),

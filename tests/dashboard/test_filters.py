@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from dashboard_factory import PICO, make_usage
+from dashboard_factory import PICO, bearer, make_usage
 from taximeter_db import ledger, rollups
 from taximeter_db.reading import filtered
 from taximeter_db.reading.filtered import Filter
@@ -125,6 +125,33 @@ def test_ids_are_found_by_their_start(numbered, start: str, newest: bool):
     cost = int(sum(cost for _, cost in expected) * PICO)
     for exactly in (False, True):
         assert filtered.totals(numbered, "acme", wanted, exactly=exactly) == filtered.Totals(len(seqs), cost)
+
+
+@pytest.mark.parametrize("count_max", [20, 10_000])
+@pytest.mark.parametrize("newest", [True, False])
+@pytest.mark.parametrize("tool", [None, "chat"])
+def test_ids_that_were_looked_up_lead_to_the_same_pages(numbered, monkeypatch, count_max, newest, tool):
+    monkeypatch.setattr(filtered, "COUNT_MAX", count_max)
+    wanted = Filter(id_start="ab", tool=tool)
+    known = filtered.ids(numbered, "acme", wanted)
+    assert (len(known) > count_max) == (count_max == 20)
+    for bound in ({}, {"before": 300}, {"after": 300}, {"after": 100, "before": 400}):
+        asked = {"newest": newest, "limit": 7, **bound}
+        expected = filtered.search(numbered, "acme", wanted, **asked)
+        assert len(expected.rows) == 7
+        assert filtered.search(numbered, "acme", wanted, known=known, **asked) == expected
+    for exactly in (True, False):
+        expected = filtered.totals(numbered, "acme", wanted, exactly=exactly)
+        assert filtered.totals(numbered, "acme", wanted, exactly=exactly, known=known) == expected
+
+
+@pytest.mark.parametrize("path", ["/workspaces/acme/usages?id=ab", "/api/v1/workspaces/acme/usages?id=ab"])
+def test_a_view_looks_ids_up_once(owner, numbered, monkeypatch, path):
+    asked = []
+    look = filtered._by_id
+    monkeypatch.setattr(filtered, "_by_id", lambda *args, **terms: asked.append(terms) or look(*args, **terms))
+    answer = owner.get(path, headers=bearer() if "api" in path else {})
+    assert (answer.status_code, len(asked)) == (200, 1)
 
 
 def test_ids_and_other_terms_go_together(numbered, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taximeter_db import connect, rollups
-from taximeter_db.reading import filtered, pace, payments, scope, spending, status_changes, summary, usages
+from taximeter_db.reading import filtered, history, pace, payments, scope, spending, status_changes, summary, usages
 from taximeter_db.reading import payloads as contents
 
 COUNT = 30_000
@@ -61,6 +61,8 @@ def test_no_reader_falls_back_to_the_whole_log(filled, role_url: Callable[[str],
         found = summary.Summary("acme", usage_count=COUNT, usage_cost=COUNT, balance=-COUNT * 10**12, known=True)
         wanted = filtered.Filter(tool="chat", since=now, cost_min=min(filtered.LEAST))
 
+        edges = [middle.replace(minute=0, second=0, microsecond=0) + n * dt.timedelta(minutes=15) for n in range(5)]
+
         readers: dict[str, tuple[Callable[[], Any], int]] = {
             "a page": (lambda: usages.between(mine, "acme", 12_001, 12_020), 40),
             "some": (lambda: usages.pick(mine, "acme", [5, 15_000, COUNT]), 10),
@@ -75,6 +77,7 @@ def test_no_reader_falls_back_to_the_whole_log(filled, role_url: Callable[[str],
                 lambda: spending.spending(mine, "acme", since=now, until=middle, by="tool", unit="day", zone="UTC"),
                 5,
             ),
+            "balances": (lambda: history.balances(mine, "acme", edges[0], edges[1:]), len(edges)),
         }
         for name, (read, rows_max) in readers.items():
             with mine.transaction():

@@ -56,6 +56,14 @@ def test_each_kind_of_fault_is_found_and_named(booked, tampering: str, kind: str
     assert report.faults[0].sentence.startswith(workspace_id)
 
 
+def test_logs_without_a_workspace_are_told_apart(booked):
+    booked.execute("DELETE FROM taximeter.workspaces WHERE workspace_id IN ('a', 'c')")
+    report = verify(booked)
+    orphans = [("a", "orphan"), ("c", "orphan")]
+    assert [(fault.workspace_id, fault.kind) for fault in report.faults if fault.workspace_id] == orphans
+    assert (report.usages, report.payments) == (6, 3)
+
+
 def test_runs_of_workspaces_are_walked_to_the_end(booked, usage, monkeypatch):
     monkeypatch.setattr(verify_chunks, "ENTRIES_PER_CHUNK", 3)
     monkeypatch.setattr(verify_chunks, "WORKSPACES_PER_CHUNK", 2)

@@ -170,7 +170,9 @@ def test_a_backup_put_back_begins_a_new_epoch(
     server.start()
     for _ in range(20):
         feed.send(usage("acme", 300_000))
-    eventually(lambda: redis_client.hget(names.flag_key("acme"), "enabled") == "0")
+    # All of them: what is still on its way would be booked after the restore.
+    eventually(lambda: redis_client.hget(names.balance_key("acme"), "balance") == "-1")
+    assert redis_client.hget(names.flag_key("acme"), "enabled") == "0"
     server.stop("immediate")
     shutil.rmtree(data)
     backup.rename(data)

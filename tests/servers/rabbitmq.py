@@ -47,6 +47,8 @@ class RabbitMQ:
     `ssl_options`, it speaks TLS alone, and who has a certificate may log in by it (EXTERNAL).
     """
 
+    _ENDED_BY_US = (0, -signal.SIGTERM, -signal.SIGKILL)
+
     def __init__(self, folder: Path, tls: Mapping[str, object] | None = None) -> None:
         self.folder = folder
         self._tls = tls
@@ -80,7 +82,8 @@ class RabbitMQ:
         if self._epmd is None or self._epmd.poll() is not None:
             epmd = ["epmd", "-port", str(self._epmd_port), "-address", LOOPBACK]
             self._epmd = spawn(epmd, log=self.folder / "epmd.log", env=self._environment())
-            wait_until(self._epmd_listens, 10)  # or the node starts one of its own, which nobody stops
+            # or the node starts one of its own, which nobody stops
+            wait_until(lambda: self._listens(self._epmd_port), 10)
         self._process = spawn([SCRIPTS / "rabbitmq-server"], log=self.log, env=self._environment(), cwd=self.folder)
         ready = wait_until(lambda: not self.running or self._answers(), timeout_seconds)
         if not ready or not self.running:
@@ -111,6 +114,8 @@ class RabbitMQ:
 
     def close(self) -> None:
         """Stop everything and remove the data."""
+        if self._process is not None and self._process.poll() not in (None, *self._ENDED_BY_US):
+            print(f"RabbitMQ ended by itself ({self._process.returncode}):\n{tail(self.log, 40)}")
         self.kill()
         if self._epmd is not None:
             stop_process(self._epmd, signal.SIGTERM, timeout_seconds=5, last=signal.SIGKILL)
@@ -146,14 +151,16 @@ class RabbitMQ:
         self.api("DELETE", f"vhosts/{name}")
 
     def _answers(self) -> bool:
+        if not self._listens(self.port):  # the check below was once seen to say yes before that
+            return False
         try:
             return bool(self.api("GET", "health/checks/port-listener/" + str(self.port))["status"] == "ok")
         except (urllib.error.URLError, OSError, KeyError, json.JSONDecodeError):
             return False
 
-    def _epmd_listens(self) -> bool:
+    def _listens(self, port: int) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex((LOOPBACK, self._epmd_port)) == 0
+            return probe.connect_ex((LOOPBACK, port)) == 0
 
     def _prepare(self) -> None:
         cookie = self.folder / ".erlang.cookie"

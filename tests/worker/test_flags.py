@@ -84,6 +84,28 @@ def test_an_older_writer_is_refused(redis_client, older, newer):
     assert (again.flipped, again.refused) == (0, [])
 
 
+def test_one_version_with_two_balances_is_refused(redis_client):
+    """The same place in order again is a repeat; with another balance it is a restored database."""
+    write_states(redis_client, [state(balance=USD, version=3)])
+    assert write_states(redis_client, [state(balance=USD, version=3)]).refused == []
+    assert write_states(redis_client, [state(balance=2 * USD, version=3)]).refused == ["acme"]
+    assert balance(redis_client)["balance"] == "1"
+    found = flags.read_positions(redis_client, ["acme", "nobody"])
+    assert found["acme"].ahead_of(state(balance=2 * USD, version=3))
+    assert found["acme"].ahead_of(state(balance=USD, version=2))
+    assert not found["acme"].ahead_of(state(balance=USD, version=3))
+    assert not found["acme"].ahead_of(state(balance=2 * USD, version=4))
+    assert not found["nobody"].ahead_of(state("nobody"))
+
+
+@pytest.mark.parametrize("key", [names.flag_key("w9"), names.balance_key("w9")])
+def test_one_key_among_many_is_enough_to_ask_for_each(redis_client, key):
+    redis_client.hset(key, mapping={"epoch": "2", "version": "1", "balance": "7"})
+    written = write_states(redis_client, [state(f"w{number}", balance=USD) for number in range(20)])
+    assert (written.flipped, written.refused) == (19, ["w9"])
+    assert redis_client.hget(key, "epoch") == "2"
+
+
 def test_many_workspaces_in_few_calls(redis_client):
     states = [state(f"w{number}", balance=-number) for number in range(1201)]
     assert write_states(redis_client, states).flipped == 1201
@@ -169,13 +191,15 @@ def test_a_flushed_redis_is_filled_again(new_runtime, booked, redis_client, valk
     assert flag(redis_client, "disabled")["enabled"] == "0"
 
 
-def test_a_restored_database_gets_its_flags_back(new_runtime, booked, ledger, redis_client, valkey_broker_url):
-    """Redis is ahead of the database: a backup was put back. The next booking notices and makes all flags anew."""
+# Far ahead, or just as far as the next booking takes the database: one large batch was lost.
+@pytest.mark.parametrize("version", [10_000, 2])
+def test_a_restored_database_gets_its_flags_back(new_runtime, booked, ledger, redis_client, valkey_broker_url, version):
+    """Redis contradicts the database: a backup was put back. The next booking notices and makes all flags anew."""
     new_runtime(valkey_broker_url)
     eventually(lambda: redis_client.exists(names.FLAGS_READY))
     epoch = flags_state.epoch(booked)
     write_states(
-        redis_client, [state("paid", -9 * USD, epoch=epoch, version=10_000), state("lost", epoch=epoch, version=1)]
+        redis_client, [state("paid", -9 * USD, epoch=epoch, version=version), state("lost", epoch=epoch, version=1)]
     )
     assert flag(redis_client, "paid")["enabled"] == "0"
     feed = Feed(valkey_broker_url)

@@ -133,18 +133,19 @@ class Booker:
         """Settle states that Redis refused: it had newer ones. Returns the number of flags that changed.
 
         Usually another worker was faster. But a Redis position that was read *before* the database and is still ahead of
-        it can only come from a database that went back in time: then the whole cache must be made anew.
+        it, or as far with another balance, can only come from a database that went back in time: then the whole cache
+        must be made anew.
         """
         seen = self._writer.call(flags.read_positions, workspace_ids)
         fresh = ledger.read_states(conn, workspace_ids)
-        behind = [s.workspace_id for s in fresh if seen[s.workspace_id] > (s.epoch, s.version)]
+        behind = [s.workspace_id for s in fresh if seen[s.workspace_id].ahead_of(s)]
         if behind:
             log.critical(
                 "database_behind_flags", workspaces=behind[:5], hint="it was restored; all flags are made anew"
             )
             flags_state.note_stale(conn, behind)
             self._writer.call(flags.forget_ready)
-        current = [s for s in fresh if seen[s.workspace_id] <= (s.epoch, s.version)]
+        current = [s for s in fresh if not seen[s.workspace_id].ahead_of(s)]
         flipped: int = self._writer.call(flags.write_states, current).flipped
         return flipped
 

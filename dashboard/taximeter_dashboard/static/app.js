@@ -32,6 +32,30 @@
   });
   const clock = (moment) => moment.toLocaleTimeString("en-GB", { timeZone: document.body.dataset.zone });
 
+  // --- One answer at a time: whatever is asked for next calls off what is still on its way ---------------------------
+  const LOADING_MS = 150;  // what comes sooner needs no sign that it is coming
+  let loading = 0;
+  let details = null;  // the request of a dialog that is to open
+  let restored = null;  // the request of a page that Back or Forward led to
+
+  function load(begins) {
+    clearTimeout(loading);
+    if (begins) loading = setTimeout(sign, LOADING_MS, true);
+    else sign(false);
+  }
+
+  function sign(shown) {
+    find("#bar").classList.toggle("busy", shown);
+    if (shown) find("#panel")?.setAttribute("aria-busy", "true");
+    else find("#panel")?.removeAttribute("aria-busy");
+  }
+
+  function callOff() {
+    details?.abort();
+    restored?.abort();
+    details = restored = null;
+  }
+
   // --- Details: the link's own page, inside a dialog -----------------------------------------------------------------
   const dialog = find("#details");
   let opener = null;
@@ -39,16 +63,23 @@
 
   async function open(link) {
     const inside = dialog.querySelector(".inside");
-    find("#bar").classList.add("busy");
+    callOff();
+    window.htmx.trigger("#view", "htmx:abort");
+    const request = new AbortController();
+    details = request;
+    load(true);
     try {
-      const answer = await fetch(link.href, { headers: { "x-taximeter-part": "details", "hx-request": "true" } });
+      const headers = { "x-taximeter-part": "details", "hx-request": "true" };
+      const answer = await fetch(link.href, { headers, signal: request.signal });
       if (!(answer.headers.get("content-type") || "").startsWith("text/html")) throw new Error("no page");
-      inside.innerHTML = await answer.text();
+      const text = await answer.text();
+      if (request.signal.aborted) return;
+      inside.innerHTML = text;
     } catch {
-      location.href = link.href;
+      if (!request.signal.aborted) location.href = link.href;
       return;
     } finally {
-      find("#bar").classList.remove("busy");
+      if (details === request) { details = null; load(false); }
     }
     const close = document.createElement("button");
     close.type = "button";
@@ -126,6 +157,7 @@
   let aliveAt = new Date();
   let toldAt = 0;
   let before = null;
+  let refused = false;
 
   function show(state, word) {
     button.dataset.state = state;
@@ -137,8 +169,15 @@
     clearTimeout(again);
     source = new EventSource(button.dataset.events);
     source.addEventListener("state", (event) => receive(JSON.parse(event.data)));
+    source.addEventListener("over", () => {
+      // The right to look has ended with what this page was opened with; a host may have renewed it since.
+      source.close();
+      refused = true;
+      listen();
+    });
     source.onerror = () => {
       source.close();
+      if (refused) { location.reload(); return; }
       if (button.dataset.state !== "lost") aliveAt = new Date();
       show("lost", "Retrying");
       again = setTimeout(listen, 2000);
@@ -146,6 +185,7 @@
   }
 
   function receive(state) {
+    refused = false;
     show("live", "Live");
     const card = find("#summary");
     if (card && card.dataset.version !== String(state.version)) {
@@ -189,21 +229,34 @@
     else window.addEventListener("load", listen);
   }
 
-  // --- Swaps ---------------------------------------------------------------------------------------------------------------
-  document.addEventListener("htmx:beforeRequest", () => {
-    find("#bar").classList.add("busy");
-    find("#panel")?.setAttribute("aria-busy", "true");
+  // --- Swaps: of two in the panel the later one prevails (hx-sync) -------------------------------------------------------
+  if (window.htmx) {
+    // htmx writes a request that was called off to the console as an error, twice. One that failed is a sendError as well.
+    window.htmx.logger = (_, name, detail) => {
+      if (name === "htmx:sendAbort" || name === "htmx:afterRequest") delete detail.error;
+    };
+  }
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.target.id !== "panel") return;
+    callOff();
+    load(true);
   });
-  document.addEventListener("htmx:afterRequest", () => {
-    find("#bar").classList.remove("busy");
-    find("#panel")?.removeAttribute("aria-busy");
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.target.id === "panel") load(false);
+  });
+  document.addEventListener("htmx:historyCacheMiss", (event) => {
+    callOff();
+    window.htmx.trigger("#view", "htmx:abort");
+    restored = event.detail.xhr;
+    restored.addEventListener("loadend", () => load(false));
+    load(true);
   });
   document.addEventListener("htmx:afterSettle", (event) => {
     if (event.detail.target && event.detail.target.classList.contains("effect")) return;
     news(before);
     const stale = find("#stale");
     if (stale) stale.textContent = `The balance above is from ${button.dataset.state === "live" ? clock(new Date()) : clock(aliveAt)}.`;
-    const title = find("#panel-title") || find("#details-title");
+    const title = document.getElementById(location.hash.slice(1)) || find("#panel-title") || find("#details-title");
     if (title && !dialog.open) {
       title.focus({ preventScroll: true });
       if (title.getBoundingClientRect().top < 0) title.scrollIntoView({ block: "start" });

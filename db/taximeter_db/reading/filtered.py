@@ -143,17 +143,24 @@ def search(
     before: int = _LAST,
     newest: bool = True,
     limit: int = 21,
+    known: list[int] | None = None,
 ) -> Page:
-    """As `matches`, saying where the search stopped if it did not see everything (ids that match, of which few else do)."""
+    """As `matches`, saying where the search stopped if it did not see everything (ids that match, of which few else do).
+
+    `known` is what `ids` found.
+    """
     if wanted.id_start is None:
         values = {**wanted.parameters(workspace_id), "after": after, "before": before, "limit": limit}
         found = conn.execute(_MATCH["DESC" if newest else "ASC"], values)
         return Page(pick(conn, workspace_id, [row[0] for row in found]))
     seqs: list[int] = []
     others = msgspec.structs.replace(wanted, id_start=None)
+    if known is not None and len(known) > COUNT_MAX:
+        known = None  # not all of them, and where so many match, a page is found soon
     for _ in range(_STEPS_MAX):
         step = limit if others.empty else _CANDIDATES
-        candidates = _by_id(conn, workspace_id, wanted, after=after, before=before, newest=newest, limit=step)
+        span: dict[str, Any] = {"after": after, "before": before, "newest": newest, "limit": step}
+        candidates = _by_id(conn, workspace_id, wanted, **span) if known is None else _among(known, **span)
         if others.empty:
             seqs = candidates
             break
@@ -164,6 +171,22 @@ def search(
     else:
         return Page(pick(conn, workspace_id, seqs[:limit]), before if newest else after)
     return Page(pick(conn, workspace_id, seqs[:limit]))
+
+
+def ids(conn: Connection[Any], workspace_id: str, wanted: Filter) -> list[int] | None:
+    """The numbers of the usages whose id begins as wanted, newest first, for `totals` and `search`: looked up once for both.
+
+    One more than `COUNT_MAX` at most: so many say that there are more. None where no id is asked for.
+    """
+    if wanted.id_start is None:
+        return None
+    return _by_id(conn, workspace_id, wanted, after=0, before=_LAST, newest=True, limit=COUNT_MAX + 1)
+
+
+def _among(known: list[int], *, after: int, before: int, newest: bool, limit: int) -> list[int]:
+    """The next of some numbers that run downwards."""
+    within = [seq for seq in known if after < seq < before]
+    return within[:limit] if newest else within[::-1][:limit]
 
 
 def _by_id(
@@ -203,32 +226,32 @@ def _also(
     return sorted(((seq, money.from_numeric_text(cost)) for seq, cost in found), reverse=newest)
 
 
-def totals(conn: Connection[Any], workspace_id: str, wanted: Filter, *, exactly: bool = False) -> Totals:
+def totals(
+    conn: Connection[Any], workspace_id: str, wanted: Filter, *, exactly: bool = False, known: list[int] | None = None
+) -> Totals:
     """How many match and what they cost.
 
     Maintained, but for the start of an id: those are counted up to `COUNT_MAX`, or, if `exactly` is wanted, all of them,
-    however long it takes.
+    however long it takes. `known` is what `ids` found.
     """
     if wanted.id_start is None:
         row = conn.execute(_TOTALS, wanted.parameters(workspace_id)).fetchone()
         return Totals(row[0], money.from_numeric_text(row[1])) if row else Totals(0, 0)
-    others = msgspec.structs.replace(wanted, id_start=None)
-    if not exactly and others.empty:
-        seqs = _by_id(conn, workspace_id, wanted, after=0, before=_LAST, newest=True, limit=COUNT_MAX + 1)
+    seqs = known if known is not None else ids(conn, workspace_id, wanted) or []
+    if not exactly and msgspec.structs.replace(wanted, id_start=None).empty:
         if len(seqs) > COSTED_MAX:
             return Totals(min(len(seqs), COUNT_MAX), None, more=len(seqs) > COUNT_MAX)
         return Totals(len(seqs), sum(cost for _, cost in _also(conn, workspace_id, wanted, seqs, newest=True)))
-    usages, cost, before, seen = 0, 0, _LAST, 0
+    usages, cost, seqs = 0, 0, seqs[:COUNT_MAX]
     while True:
-        seqs = _by_id(conn, workspace_id, wanted, after=0, before=before, newest=True, limit=COUNT_MAX)
         found = _also(conn, workspace_id, wanted, seqs[: None if exactly else COSTED_MAX], newest=True)
-        usages, cost, seen = usages + len(found), cost + sum(one for _, one in found), seen + len(seqs)
+        usages, cost = usages + len(found), cost + sum(one for _, one in found)
         if not exactly:
             whole = len(seqs) <= COSTED_MAX
             return Totals(usages, cost if whole else None, more=not whole)
         if len(seqs) < COUNT_MAX:
             return Totals(usages, cost)
-        before = seqs[-1]
+        seqs = _by_id(conn, workspace_id, wanted, after=0, before=seqs[-1], newest=True, limit=COUNT_MAX)
 
 
 def names(conn: Connection[Any], workspace_id: str) -> tuple[list[str], list[str]]:

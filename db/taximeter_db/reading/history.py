@@ -15,18 +15,19 @@ from psycopg import Connection
 from taximeter_db import money
 
 PAYMENTS_MAX: Final = 200
-# One look-up for each edge, however many slots lie between two of them.
+# One look-up for each edge, however many slots lie between two of them; and one partition for each, which the slot names.
 _USAGES = """
 WITH last AS MATERIALIZED (
-    SELECT DISTINCT r.last_seq AS seq FROM unnest(%(edges)s::timestamptz[]) AS e (moment)
+    SELECT DISTINCT r.last_seq AS seq, r.slot FROM unnest(%(edges)s::timestamptz[]) AS e (moment)
     CROSS JOIN LATERAL (
-        SELECT last_seq FROM taximeter.usage_rollups
+        SELECT last_seq, slot FROM taximeter.usage_rollups
         WHERE workspace_id = %(workspace_id)s AND slot < e.moment
         ORDER BY slot DESC, last_seq DESC LIMIT 1
     ) AS r
 )
 SELECT u.recorded_at, u.entry, u.balance_after::text FROM last
 JOIN taximeter.usages AS u ON u.workspace_id = %(workspace_id)s AND u.seq = last.seq
+  AND u.recorded_at >= last.slot AND u.recorded_at < last.slot + interval '15 minutes'
 """
 _PAYMENTS = """
 SELECT recorded_at, entry, balance_after::text FROM taximeter.payments

@@ -9,7 +9,7 @@ import re
 from decimal import Decimal
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
 from dashboard_factory import make_payment, make_usage
 from taximeter_dashboard import amounts
@@ -19,9 +19,6 @@ pytestmark = pytest.mark.browser
 SHIFTS = """() => { window.shifts = 0; new PerformanceObserver((list) => {
     for (const one of list.getEntries()) window.shifts += one.value;
 }).observe({ type: "layout-shift", buffered: false }); }"""
-HOLD_BAR = """() => { const bar = document.querySelector("#bar"); let clock = null;
-    bar.addEventListener("transitionrun", () => { clock = bar.getAnimations()[0]; clock.pause(); });
-    window.barAt = (at) => { clock.currentTime = at; return getComputedStyle(bar).opacity; }; }"""
 CHANGES = """() => { window.changes = 0; new MutationObserver((list) => { window.changes += list.length; })
     .observe(document.documentElement, { subtree: true, childList: true, attributes: true, characterData: true }); }"""
 
@@ -189,52 +186,6 @@ def test_an_interrupted_stream_says_so_and_comes_back(new_context, site):
     context.set_offline(False)
     expect(page.locator("#live")).to_have_attribute("data-state", "live")
     expect(page.locator("#lost")).to_have_text("")
-
-
-def test_while_a_panel_loads_the_old_rows_stay_under_a_thin_bar(page, site):
-    page.goto(f"{site.url}/workspaces/acme")
-    expect(page.locator("#live")).to_have_attribute("data-state", "live")
-    page.locator("#live").click()
-    panel, bar = page.locator("#panel"), page.locator("#bar")
-    rows = panel.locator("tbody").inner_html()
-    held: list[Route] = []
-    page.route("**/payments", lambda route: held.append(route))  # noqa: PLW0108 - playwright cannot mark a builtin
-    page.evaluate(HOLD_BAR)
-    page.locator("#tab-payments").click()
-    expect(panel).to_have_attribute("aria-busy", "true")
-    assert bar.evaluate("(one) => one.getBoundingClientRect().height") == 2
-    # The bar's own clock, wound to both sides of 150 ms.
-    assert page.evaluate("[149, 150].map(window.barAt)") == ["0", "1"]
-    assert panel.locator("tbody").inner_html() == rows
-    expect(page).to_have_url(f"{site.url}/workspaces/acme")
-    [route] = held
-    route.continue_()
-    expect(page.locator("#panel-title")).to_have_text("Payments")
-    expect(panel).not_to_have_attribute("aria-busy", "true")
-    expect(bar).to_have_css("opacity", "0")
-
-
-def test_day_totals_are_those_of_the_viewers_zone(new_context, site, sql):
-    page = new_context(timezone_id="Asia/Kathmandu").new_page()
-    page.goto(f"{site.url}/workspaces/acme/analysis")
-    expect(page.locator(".zone")).to_contain_text("UTC+5:45")
-    page.locator(".behind summary").first.click()
-    found = {}
-    for row in page.locator("[aria-label='Cost by day'] tbody tr").all():
-        day, cells = row.locator("th").inner_text(), row.locator("td").all_inner_texts()
-        if cells[0] != "0":
-            found[re.sub(r" \(so far\)| ▲ high", "", day)] = (int(cells[0].replace(",", "")), _decimal(cells[-2]))
-    expected = sql(
-        """SELECT to_char(recorded_at AT TIME ZONE 'Asia/Kathmandu', 'FMDD Mon'), count(*), sum(cost)
-           FROM taximeter.usages WHERE workspace_id = 'acme' GROUP BY 1"""
-    )
-    totals = {day: (count, cost) for day, count, cost in expected}
-    assert found.keys() == totals.keys()
-    for day, (count, cost) in totals.items():
-        assert found[day][0] == count
-        row = page.locator("[aria-label='Cost by day'] tbody tr", has_text=day)
-        total = row.locator("td").all_inner_texts()[1:]
-        assert cost in map(_decimal, [text for text in total if text.startswith("$")])
 
 
 def test_nothing_is_left_in_the_browser_and_nothing_runs(new_context, site):

@@ -50,6 +50,7 @@ def test_erased_contents_say_so_and_the_receipt_stays(new_context, site, sql, tm
         expect(page.locator("#details #gone")).to_have_text(words)
         expect(page.locator("#details .receipt")).to_contain_text("$2.50 per 1M ($0.0000025 each)")
         expect(page.locator("#details .receipt .total .amount")).to_have_text("$0.0000325")
+        assert _violations(page) == {}
         page.goto(page.url)
         expect(page.locator("#panel #gone")).to_have_text(words)
         assert "lighthouse" not in page.content()

@@ -1,0 +1,66 @@
+"""The charts of the analysis as they are seen: in their colours, and with a list that is turned page by page."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from dashboard_factory import make_payment, make_usage
+from taximeter_dashboard import analysis
+
+pytestmark = pytest.mark.browser
+
+COLORS = "() => [...Array(6).keys()].map((n) => getComputedStyle(document.body).getPropertyValue(`--s${n}`).trim())"
+
+
+@pytest.mark.parametrize("width", [1280, 800, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_columns_are_drawn_in_the_colours_of_their_tools(new_context, site, scheme: str, width: int):
+    page = new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
+    page.goto(f"{site.url}/workspaces/acme/analysis")
+    colors = page.evaluate(COLORS)
+    chart = page.get_by_role("img", name=re.compile("^Cost by day"))
+    picture = Image.open(io.BytesIO(chart.screenshot(animations="disabled"))).convert("RGB")
+    # pictures cost 0.12, chat 0.0021: a column and a sliver; hatched, as the day still runs
+    tall = analysis.series_colors(["chat", "image"])["image"]
+    seen = {color: count for count, color in picture.getcolors(picture.width * picture.height)}
+    red, green, blue = (int(colors[tall][place : place + 2], 16) for place in (1, 3, 5))
+    assert seen.get((red, green, blue), 0) > 200
+    if scheme == "dark":  # what no rule reaches would be filled with black
+        assert seen.get((0, 0, 0), 0) < 50
+
+
+def test_the_list_of_flips_is_turned_page_by_page(new_context, site, book_at_site):
+    flips = [make_payment("turns", "0.01")]
+    for number in range(12):
+        flips += [make_usage("turns", cost="1"), make_payment("turns", "1", f"again-{number}")]
+    book_at_site(*flips)
+    page = new_context().new_page()
+    page.goto(f"{site.url}/workspaces/turns/analysis?span=day")
+    numbers = page.locator(".flips tbody .flip-number")
+    expect(numbers).to_have_text([str(number) for number in range(24, 14, -1)])
+    page.locator("#flips-earlier").focus()
+    page.keyboard.press("Enter")
+    expect(numbers).to_have_text([str(number) for number in range(14, 4, -1)])
+    expect(page.locator("#history-title")).to_be_focused()
+    expect(page.locator("#history-title")).to_be_in_viewport()
+    expect(page).to_have_url(re.compile(r"span=day&by=tool&flips=2#history-title$"))
+    page.locator("#flips-earlier").click()
+    expect(numbers).to_have_text(["4", "3", "2", "1"])
+    expect(page.locator("#flips-earlier")).to_have_count(0)
+    page.go_back()
+    expect(numbers).to_have_count(10)
+    page.locator("#flips-later").click()
+    expect(numbers.first).to_have_text("24")
+    page.locator("#by-model").click()
+    expect(page.locator("#panel-title")).to_be_focused()
+
+    plain = new_context(java_script_enabled=False).new_page()
+    plain.goto(f"{site.url}/workspaces/turns/analysis?span=day&flips=99")
+    expect(plain.locator(".flips tbody .flip-number")).to_have_text(["4", "3", "2", "1"])
+    plain.locator("#flips-later").click()
+    expect(plain.locator(".flips tbody .flip-number").first).to_have_text("14")
