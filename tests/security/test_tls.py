@@ -42,7 +42,6 @@ MINE = "taximeter-tests"
 class Encrypted:
     """The three servers, what we show them, and what somebody has whom they do not know."""
 
-    mutual: bool
     files: Files
     strangers_ca: Path
     strangers: Files
@@ -51,6 +50,18 @@ class Encrypted:
     redis: EncryptedRedis
     rabbitmq: rabbitmq.RabbitMQ
     database_url: str = ""
+
+    def start(self) -> None:
+        self.postgres.start()
+        self.redis.start()
+        self.rabbitmq.start()
+        self.database_url = self.postgres.url(make_database(self.postgres, migrated_template(self.postgres)))
+        set_prices(self.database_url)
+
+    def stop(self) -> None:
+        self.rabbitmq.close()
+        self.redis.stop()
+        self.postgres.stop("immediate")
 
     def bare(self, kind: str) -> str:
         """A broker's address without a word about certificates."""
@@ -63,12 +74,31 @@ class Encrypted:
 THEIRS, BOTH = "their certificate", "both certificates"
 
 
-@pytest.fixture(scope="module", params=[THEIRS, BOTH])
-def encrypted(request: pytest.FixtureRequest, server_folder: Path) -> Iterator[Encrypted]:
+@pytest.fixture(scope="module")
+def each_encrypted(server_folder: Path) -> Iterator[Callable[[str], Encrypted]]:
+    """Both sets of servers, each started when it is first asked for: six seconds."""
     require("A PostgreSQL with TLS", postgresql_binaries(), "install postgresql")
     require("A Redis with TLS", redis_program(), "install redis-server")
     require("RabbitMQ", rabbitmq.installed(), "install rabbitmq-server")
-    folder, mutual = Path(tempfile.mkdtemp(dir=server_folder)), request.param == BOTH
+    made: dict[str, Encrypted] = {}
+
+    def make(which: str) -> Encrypted:
+        if which not in made:
+            made[which] = _servers(Path(tempfile.mkdtemp(dir=server_folder)), mutual=which == BOTH)
+            made[which].start()
+        return made[which]
+
+    yield make
+    for one in made.values():
+        one.stop()
+
+
+@pytest.fixture(params=[THEIRS, BOTH])
+def encrypted(request: pytest.FixtureRequest, each_encrypted: Callable[[str], Encrypted]) -> Encrypted:
+    return each_encrypted(request.param)
+
+
+def _servers(folder: Path, *, mutual: bool) -> Encrypted:
     folder.chmod(0o711)
     right, wrong = Authority(folder / "right"), Authority(folder / "wrong")
     files = Files(right.ca, *(right.issue(MINE) if mutual else ()))
@@ -81,8 +111,7 @@ def encrypted(request: pytest.FixtureRequest, server_folder: Path) -> Iterator[E
         "fail_if_no_peer_cert": str(mutual).lower(),
     }
     (folder / "redis").mkdir()
-    made = Encrypted(
-        mutual=mutual,
+    return Encrypted(
         files=files,
         strangers_ca=wrong.ca,
         strangers=Files(right.ca, *wrong.issue(MINE)),
@@ -90,17 +119,6 @@ def encrypted(request: pytest.FixtureRequest, server_folder: Path) -> Iterator[E
         redis=EncryptedRedis(folder / "redis", right, files, mutual=mutual),
         rabbitmq=rabbitmq.RabbitMQ(folder / "rabbitmq", tls=wanted),
     )
-    try:
-        made.postgres.start()
-        made.redis.start()
-        made.rabbitmq.start()
-        made.database_url = made.postgres.url(make_database(made.postgres, migrated_template(made.postgres)))
-        set_prices(made.database_url)
-        yield made
-    finally:
-        made.rabbitmq.close()
-        made.redis.stop()
-        made.postgres.stop("immediate")
 
 
 @pytest.mark.timeout(900)
