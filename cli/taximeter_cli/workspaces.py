@@ -107,6 +107,42 @@ def set_limits(
         _print(workspaces.get(conn, workspace_id), json)
 
 
+@app.command("readers")
+def readers(
+    workspace_id: WorkspaceId,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MEMBER", help="Let a member of your staff look, named as sign-in does; repeatable."),
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="MEMBER", help="No longer; repeatable.")] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Say who of the staff may look at a workspace's AI Tracking, and change it; each change is logged with who made it.
+
+    Owners do the same on the page, under Settings.
+    """
+    from taximeter_cli import session
+    from taximeter_db import workspaces
+    from taximeter_db.reading import access
+
+    for member in (*(allow or ()), *(remove or ())):
+        if not member.strip() or not member.isprintable() or len(member) > access.MEMBER_MAX:
+            raise CliError(f"a member is named by 1 to {access.MEMBER_MAX} printable characters")
+    with session.database(data_dir) as conn:
+        workspaces.get(conn, workspace_id)
+        with conn.transaction():
+            for member in allow or ():
+                access.allow(conn, workspace_id, member.strip(), session.person())
+            for member in remove or ():
+                access.disallow(conn, workspace_id, member.strip(), session.person())
+        found = access.readers(conn, workspace_id)
+    if json:
+        console.emit({"workspace_id": workspace_id, "readers": found})
+    else:
+        console.say("\n".join(found) or "Nobody of the staff.")
+
+
 @app.command("erase-payloads")
 def erase_payloads(
     workspace_id: WorkspaceId,

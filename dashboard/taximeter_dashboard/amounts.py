@@ -90,14 +90,16 @@ def cell(pico: int, decimals_max: int, *, plus: bool = False) -> Markup:
     )
 
 
-_AMOUNT = re.compile(rf"[+{MINUS}{_ALMOST}]?\$[0-9][0-9,.]*[0-9]")
+_AMOUNT = rf"[+{MINUS}{_ALMOST}]?\$[0-9][0-9,.]*[0-9]"
+_WHOLE = re.compile(rf"(?P<amount>{_AMOUNT})|(?P<whole>\([0-9]+ [a-z]+\))")
 
 
 def unbroken(text: str) -> Markup:
-    """A sentence in which no line breaks within an amount, not even behind its sign."""
+    """A sentence in which no line breaks within an amount, not even behind its sign, nor within ``(9 days)``."""
     pieces, end = [], 0
-    for match in _AMOUNT.finditer(text):
-        pieces += [escape(text[end : match.start()]), Markup('<span class="amount">{}</span>').format(match[0])]
+    for match in _WHOLE.finditer(text):
+        whole = Markup('<span class="{}">{}</span>').format(match.lastgroup, match[0])
+        pieces += [escape(text[end : match.start()]), whole]
         end = match.end()
     return Markup("").join([*pieces, escape(text[end:])])
 

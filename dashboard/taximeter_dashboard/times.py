@@ -84,9 +84,8 @@ def full(moment: dt.datetime, where: zoneinfo.ZoneInfo) -> Markup:
     """Everything: day, time, zone, and UTC where that is another."""
     local = moment.astimezone(where)
     text = f"{day(moment, where)} {local.year}, {local:%H:%M:%S} {'UTC' if where.key == 'UTC' else local.tzname()}"
-    if where.key != "UTC":
-        text += f" ({utc(moment)})"
-    return Markup('<time datetime="{}">{}</time>').format(_iso(moment), text)
+    also = Markup("") if where.key == "UTC" else Markup(' <span class="whole">({})</span>').format(utc(moment))
+    return Markup('<time datetime="{}">{}{}</time>').format(_iso(moment), text, also)
 
 
 def day(moment: dt.datetime, where: zoneinfo.ZoneInfo) -> str:

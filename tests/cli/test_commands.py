@@ -188,6 +188,27 @@ def test_flags_rebuild_heals_a_flushed_cache(running: Instance):
         assert flags.exists("taximeter:flags:ready")
 
 
+def test_who_of_the_staff_may_look_is_changed_and_logged(running: Instance):
+    running.json("credit", "watched", "1.00", "--id", "watched-1")
+    assert running.json("workspace", "readers", "watched")["readers"] == []
+    assert running.json("workspace", "readers", "watched", "--allow", "m-7", "--allow", "a b")["readers"] == [
+        "a b",
+        "m-7",
+    ]
+    again = running("workspace", "readers", "watched", "--allow", "m-7", "--remove", "a b", "--remove", "nobody")
+    assert (again.returncode, again.stdout) == (0, "m-7\n")
+    with psycopg.connect(running.addresses["TAXIMETER_DATABASE_URL"]) as conn:
+        found = conn.execute(
+            "SELECT value_before, value_after FROM taximeter.workspace_changes WHERE workspace_id = 'watched'"
+            " AND field = 'reader' AND changed_by <> '' ORDER BY id"
+        ).fetchall()
+    assert found == [(None, "m-7"), (None, "a b"), ("a b", None)]
+    for wrong in (("nobody-knows-it",), ("watched", "--allow", " "), ("watched", "--allow", "m" * 256)):
+        refused = running("workspace", "readers", *wrong)
+        assert (refused.returncode, refused.stdout) == (1, "")
+    assert running.json("workspace", "readers", "watched")["readers"] == ["m-7"]
+
+
 def test_contents_are_encrypted_under_the_instances_key_rotated_and_erased(running: Instance):
     key_file = running.data / "master-key"
     assert key_file.stat().st_mode & 0o777 == 0o600

@@ -84,6 +84,9 @@ def test_amounts_in_a_sentence_do_not_break_and_stay_text():
     assert str(amounts.unbroken("a <b> −$0.12 to $1,000.00.")) == (
         'a &lt;b&gt; <span class="amount">−$0.12</span> to <span class="amount">$1,000.00</span>.'
     )
+    assert str(amounts.unbroken("until about 4 December (9 days).")) == (
+        'until about 4 December <span class="whole">(9 days)</span>.'
+    )
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,9 @@ def _try_all(api: Any, how: settings) -> None:
             seen[answer.status_code] += 1
 
         try_one()
-    assert seen[200] > len(operations)
+    assert {200, 404, 422} <= set(
+        seen
+    )  # what is drawn depends on the document: found, absent and refused were among it
     assert not [status for status in seen if status >= 500]
 
 

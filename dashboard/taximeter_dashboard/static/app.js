@@ -255,7 +255,15 @@
     if (event.detail.target && event.detail.target.classList.contains("effect")) return;
     news(before);
     const stale = find("#stale");
-    if (stale) stale.textContent = `The balance above is from ${button.dataset.state === "live" ? clock(new Date()) : clock(aliveAt)}.`;
+    if (stale) {
+      stale.textContent = `The balance above is from ${button.dataset.state === "live" ? clock(new Date()) : clock(aliveAt)}.`;
+      // A panel that could not be loaded brings no tabs with it.
+      const path = event.detail.pathInfo?.requestPath.split("?")[0];
+      for (const tab of document.querySelectorAll("#tabs a")) {
+        if (tab.pathname === path) tab.setAttribute("aria-current", "page");
+        else tab.removeAttribute("aria-current");
+      }
+    }
     const title = document.getElementById(location.hash.slice(1)) || find("#panel-title") || find("#details-title");
     if (title && !dialog.open) {
       title.focus({ preventScroll: true });

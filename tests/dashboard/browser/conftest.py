@@ -71,7 +71,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def site(postgres) -> Iterator[Site]:
-    """Workspaces in all states: acme (rich), slim (low), spent (off), evil (bad texts), fresh (nothing)."""
+    """Workspaces in all states: acme (rich), slim (low), spent (off), turns (off and on), evil (bad texts)."""
     from servers.databases import drop_database, make_database, migrated_template
 
     name = make_database(postgres, migrated_template(postgres))
@@ -99,6 +99,9 @@ def fill(conn: Any) -> None:
     ledger.book(conn, [make_usage("slim", cost="0.03")])
     ledger.book(conn, [make_usage("spent", cost="0.10"), make_usage("spent", cost="0.020000000001")])
     ledger.book(conn, [make_usage("edge", cost="0.12")])
+    for _ in range(12):
+        ledger.book(conn, [make_usage("turns", cost="1")])
+        ledger.book(conn, [], [make_payment("turns", "1")])
     big = b'{"input":"' + b"long " * 120_000 + b'","output":"' + EVIL.encode() + b'"}'
     evil = {"tool": EVIL, "model": EVIL, "payload": b'{"input":"' + EVIL.encode() + b'","metadata":{"a":"</pre>"}}'}
     ledger.book(conn, [make_usage("evil", **evil), make_usage("evil", payload=big)])

@@ -102,6 +102,7 @@ def test_without_its_database_the_panel_says_so(new_context, site):
             )
             expect(page.locator("#panel")).to_contain_text(re.compile(r"Request [0-9a-f]{8}"))
             expect(page.locator("#balance")).to_be_visible()
+            expect(page.locator("#tabs [aria-current]")).to_have_text("Payments")
             page.goto(f"{own.url}/workspaces/acme/usages")
             expect(page.locator("main")).to_contain_text("The ledger cannot be reached at the moment.")
             expect(page.locator("main")).to_contain_text(re.compile(r"Request [0-9a-f]{8}"))

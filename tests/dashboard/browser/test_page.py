@@ -32,6 +32,7 @@ STATES = {
     "long contents": "evil/usages/2",
     "dialog": "acme",
     "why AI was off": "spent/analysis?span=day",
+    "off and on": "turns/analysis?span=day&flips=2",
     "unknown": "nobody-knows-it",
     "zones": "../zone",
     "workspaces": "..",
@@ -65,7 +66,17 @@ def test_axe_finds_nothing_in_any_state(new_context, site, state: str):
 
 @pytest.mark.parametrize(
     "path",
-    ["acme", "spent", "evil", "evil/usages/1", "evil/payments", "acme/usages/1", "acme/analysis", "acme/settings"],
+    [
+        "acme",
+        "spent",
+        "evil",
+        "evil/usages/1",
+        "evil/payments",
+        "acme/usages/1",
+        "acme/analysis",
+        "acme/settings",
+        "turns/analysis",
+    ],
 )
 def test_nothing_reaches_beyond_its_edge(new_context, site, path: str):
     page = new_context().new_page()

@@ -90,6 +90,24 @@ def test_going_back_calls_off_what_was_clicked_before(page, site):
     expect(page).to_have_url(f"{site.url}/workspaces/acme/usages")
 
 
+def test_of_two_steps_back_the_second_prevails(page, site):
+    _open(page, f"{site.url}/workspaces/acme/usages")
+    for name in ("Payments", "Analysis"):
+        page.locator(f"#tab-{name.lower()}").click()
+        expect(page.locator("#panel-title")).to_have_text(name)
+    let_go = _hold(page, "**/payments")
+    with page.expect_request("**/payments"):
+        page.evaluate("history.back()")
+    with page.expect_event("requestfailed", _called_off("/payments")):
+        page.evaluate("history.back()")
+    expect(page.locator("#panel-title")).to_have_text("Usages")
+    let_go()
+    page.wait_for_timeout(500)
+    expect(page.locator("#panel-title")).to_have_text("Usages")
+    expect(page).to_have_url(f"{site.url}/workspaces/acme/usages")
+    expect(page.locator("#bar")).to_have_css("opacity", "0")
+
+
 def test_of_two_rows_the_later_one_opens(page, site):
     address = f"{site.url}/workspaces/acme/usages?page=2&upto=68"
     _open(page, address)
