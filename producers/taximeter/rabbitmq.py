@@ -15,7 +15,7 @@ from amqp.exceptions import NotFound
 from kombu.connection import Connection
 
 from taximeter import names
-from taximeter.tls import split_tls
+from taximeter.tls import explained, split_tls
 from taximeter.transports import Settled
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
@@ -53,9 +53,9 @@ class RabbitTransport:
             self._settings.ssl = {**self._tls, "server_hostname": self._settings.hostname}
         try:
             self._connection = self._settings.transport.establish_connection()
-        except Exception:
+        except Exception as error:
             self._settings.maybe_switch_next()  # an address may name several nodes, separated by semicolons
-            raise
+            raise (error if self._tls is None else explained(error)) from error
         # The handshake's replies would otherwise be waited for without end.
         with self._connection.transport.having_timeout(CONNECT_TIMEOUT_SECONDS):
             channel = self._connection.channel()

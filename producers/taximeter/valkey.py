@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from taximeter import names
 from taximeter.signing import ProducerKey
+from taximeter.tls import explained
 from taximeter.transports import Settled
 
 TIMEOUT_SECONDS: Final = 5.0
@@ -26,6 +27,7 @@ class ValkeyTransport:
 
     def __init__(self, url: str, key: ProducerKey | None = None) -> None:
         self._key = key
+        self._encrypted = url.startswith("rediss://")
         self._pool = redis.ConnectionPool.from_url(
             url,
             socket_timeout=TIMEOUT_SECONDS,
@@ -40,7 +42,10 @@ class ValkeyTransport:
     def connect(self) -> None:
         """Connect; also authenticates."""
         self._connection = self._pool.make_connection()
-        self._connection.connect()
+        try:
+            self._connection.connect()
+        except Exception as error:
+            raise (explained(error) if self._encrypted else error) from error
 
     def publish(self, routing_key: str, body: bytes) -> int:
         """Push one batch message and wait for the reply."""

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +23,7 @@ SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 """The scripts themselves: the wrappers in /usr/sbin change user and write to the system's folders."""
 
 CONFIGURATION = """\
-listeners.tcp.1 = {host}:{port}
+{listener}
 management.tcp.ip = {host}
 management.tcp.port = {management_port}
 log.console = true
@@ -42,13 +43,15 @@ def installed() -> bool:
 class RabbitMQ:
     """One node. Its data stays over ``stop``/``kill`` and ``start``.
 
-    ``folder`` must be short-lived and private; ``start`` takes about six seconds.
+    ``folder`` must be short-lived and private; ``start`` takes about six seconds. With ``tls``, names and values of
+    `ssl_options`, it speaks TLS alone, and who has a certificate may log in by it (EXTERNAL).
     """
 
     _ENDED_BY_US = (0, -signal.SIGTERM, -signal.SIGKILL)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Mapping[str, object] | None = None) -> None:
         self.folder = folder
+        self._tls = tls
         self.name = f"taximeter-{secrets.token_hex(4)}@localhost"
         self.port = self.management_port = self._epmd_port = self._distribution_port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,7 +67,8 @@ class RabbitMQ:
         return self._process is not None and self._process.poll() is None
 
     def url(self, vhost: str = "/") -> str:
-        return f"amqp://guest:guest@{LOOPBACK}:{self.port}/{quote(vhost, safe='')}"
+        scheme = "amqps" if self._tls else "amqp"
+        return f"{scheme}://guest:guest@{LOOPBACK}:{self.port}/{quote(vhost, safe='')}"
 
     def start(self, timeout_seconds: float = 90.0) -> None:
         if self.running:
@@ -163,9 +167,15 @@ class RabbitMQ:
         if not cookie.exists():
             cookie.write_text(secrets.token_hex(16))
             cookie.chmod(0o400)
-        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        plugins, listener = "rabbitmq_management", f"listeners.tcp.1 = {LOOPBACK}:{self.port}"
+        if self._tls:
+            plugins += ",rabbitmq_auth_mechanism_ssl"
+            lines = [f"ssl_options.{name} = {value}" for name, value in self._tls.items()]
+            lines += ["auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL", "ssl_cert_login_from = common_name"]
+            listener = "\n".join(["listeners.tcp = none", f"listeners.ssl.1 = {LOOPBACK}:{self.port}", *lines])
+        (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
         (self.folder / "rabbitmq.conf").write_text(
-            CONFIGURATION.format(host=LOOPBACK, port=self.port, management_port=self.management_port)
+            CONFIGURATION.format(listener=listener, host=LOOPBACK, management_port=self.management_port)
         )
 
     def _environment(self) -> dict[str, str]:

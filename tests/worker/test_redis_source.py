@@ -225,3 +225,38 @@ def test_a_producer_that_uses_kombu_is_understood(new_source, settings):
     assert [(message.queue, json.loads(message.body)) for message in got] == [
         (queue, {"specversion": "1.0"}) for queue in redis_source.UNSHARDED_QUEUES
     ]
+
+
+def test_a_full_memory_is_drained_and_waited_with(own_valkey: Callable[..., Valkey], new_source):
+    """Nothing else makes room: whoever takes and acknowledges must not be refused as whoever pushes is."""
+    server = own_valkey()
+    with server.client(BROKER_DATABASE) as client:
+        push(client, *map(str, range(5)))
+        client.config_set("maxmemory", "1")
+        with pytest.raises(redis.OutOfMemoryError):
+            client.lpush(names.USAGE_QUEUE, "more")
+        source = new_source(broker_url=server.url(BROKER_DATABASE))
+        assert bodies(source) == ["0", "1", "2", "3", "4"]
+        source.open()  # gives them back and registers anew
+        assert bodies(source) == ["0", "1", "2", "3", "4"]
+        source.ack(5)
+        source._beat_at = 0.0
+        for _ in range(4):
+            assert source.poll(5.0) == []
+        # Refused to wait, it looks now and then: it does not ask as fast as it is answered.
+        assert client.info("commandstats")["cmdstat_blmove"]["calls"] <= 4 * len(source._queues)
+        client.config_set("maxmemory", "0")
+        push(client, "5")
+        got: list[str] = []
+        while not got:
+            got = bodies(source)
+        assert got == ["5"]
+
+
+def test_a_server_that_knows_no_flags_of_scripts_is_served_without(new_source, client, monkeypatch):
+    """As Redis 6, which cannot compile them."""
+    monkeypatch.setattr(redis_source, "EVEN_WHEN_FULL", "#!none\n")
+    source = new_source()
+    push(client, "1")
+    assert bodies(source) == ["1"]
+    source.ack(1)

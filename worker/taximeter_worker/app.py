@@ -17,7 +17,7 @@ from taximeter.tls import split_tls
 from taximeter_worker import logs, rollups, tasks
 from taximeter_worker.errors import SettingError
 from taximeter_worker.settings import Settings
-from taximeter_worker.step import UsageStep
+from taximeter_worker.step import PauseStep, UsageStep
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +38,10 @@ def make_app(settings: Settings | None = None) -> Celery:
         broker_use_ssl=settings.celery_tls,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # a worker waits for its broker for ever
+        broker_channel_error_retry=True,  # nor does it end where the broker refuses it something: a full memory passes
         broker_transport_options={"socket_timeout": 10, "socket_connect_timeout": 5, "socket_keepalive": True}
         if settings.broker_is_redis
-        else {},
+        else {"read_timeout": 10, "write_timeout": 10},
         result_backend=None,
         task_ignore_result=True,
         task_default_queue=TASK_QUEUE,
@@ -60,6 +61,7 @@ def make_app(settings: Settings | None = None) -> Celery:
     tasks.register(app, settings)
     rollups.register(app, settings)
     app.steps["worker"].add(UsageStep)
+    app.steps["consumer"].add(PauseStep)
     return app
 
 

@@ -207,7 +207,7 @@ class Consumer:
             oldest: float | None = self._in_flight[0].messages[0].received_at
         else:
             oldest = self._pending[0].received_at if self._pending else None
-        self._metrics.holding(held, oldest, self._source.depth)
+        self._metrics.holding(held, oldest, self._source.depth, self._source.down)
 
     # -- the posting threads ----------------------------------------------------------------------------------------
 

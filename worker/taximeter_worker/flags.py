@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taximeter import names
+from taximeter.tls import explained
 from taximeter_db.events import WorkspaceState
 from taximeter_db.money import format_usd
 from taximeter_worker.errors import FlagsUnavailable
@@ -88,7 +89,8 @@ def connect_flags(url: str, timeout_seconds: float = 1.0) -> Client:
         return redis.RedisCluster.from_url(url, **options)
     except (redis.RedisError, OSError) as error:
         client.close()
-        raise FlagsUnavailable(f"Redis does not answer: {type(error).__name__}: {error}") from error
+        told = explained(error) if url.startswith("rediss://") else error
+        raise FlagsUnavailable(f"Redis does not answer: {type(error).__name__}: {told}") from error
 
 
 def write_states(client: Client, states: Sequence[WorkspaceState]) -> Written:

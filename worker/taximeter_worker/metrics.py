@@ -121,6 +121,7 @@ class Metrics:
         self.reconnects = counter("taximeter_broker_reconnects_total", "Lost connections to the broker.")
         self.broker_connected = gauge("taximeter_broker_connected", "1 while this worker receives from the broker.")
         self._queue = gauge("taximeter_queue_messages", "Messages waiting in the broker, by queue.", ["queue"])
+        self._queue_down = gauge("taximeter_queue_down", "1 while the broker cannot serve the queue.", ["queue"])
         self.held_messages = gauge("taximeter_held_messages", "Messages received and not yet acknowledged.")
         self.price_revision = gauge("taximeter_price_book_revision", "Revision of the price book in use.")
         self._canary_at: float | None = None
@@ -159,12 +160,20 @@ class Metrics:
         self._canary_at = time.monotonic()
         self._canary_trip.set(trip_microseconds / 1_000_000)
 
-    def holding(self, messages: int, oldest_received_at: float | None, depth: Mapping[str, int]) -> None:
+    def holding(
+        self,
+        messages: int,
+        oldest_received_at: float | None,
+        depth: Mapping[str, int],
+        down: frozenset[str] = frozenset(),
+    ) -> None:
         """Note what is received and not acknowledged, and what waits in the broker."""
         self.held_messages.set(messages)
         self._oldest = oldest_received_at
         for queue, count in list(depth.items()):
             self._queue.labels(queue).set(count)
+        for queue in (*depth, *down):
+            self._queue_down.labels(queue).set(queue in down)
 
 
 class Endpoint:

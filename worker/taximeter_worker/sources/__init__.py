@@ -41,6 +41,10 @@ class Source(Protocol):
     depth: dict[str, int]
     """Messages waiting in each queue when last looked at."""
 
+    @property
+    def down(self) -> frozenset[str]:
+        """Queues that the broker cannot serve, and that are left out for now."""
+
     def open(self) -> None:
         """Connect and start to receive."""
 

@@ -22,10 +22,11 @@ import structlog
 from kombu.connection import Connection
 
 from taximeter import names
-from taximeter.tls import split_tls
+from taximeter.tls import explained, split_tls
 from taximeter_worker.errors import SourceLost
 from taximeter_worker.settings import Settings
 from taximeter_worker.sources import Message
+from taximeter_worker.sources.dead_queues import DeadQueues
 from taximeter_worker.sources.read_ahead import ReadAhead
 from taximeter_worker.sources.waker import Waker
 
@@ -60,6 +61,7 @@ class AmqpSource:
         self._channel: Any = None
         self._read_ahead: ReadAhead | None = None
         self._tags: dict[str, str] = {}
+        self._dead = DeadQueues()
         self._arrived: list[Message] = []
         self._unacked: deque[tuple[int, int]] = deque()  # delivery tag, bytes
         self._held_bytes = 0
@@ -77,7 +79,8 @@ class AmqpSource:
         self._disconnect()
         self.generation += 1
         self._arrived, self._unacked, self._held_bytes = [], deque(), 0
-        self._lost, self._paused, self._idle_checks = "", False, 0
+        self._lost, self._paused, self._idle_checks, self._tags = "", False, 0, {}
+        self._dead.begin()
         with self._translated():
             self._connection = Connection(  # type: ignore[no-untyped-call]
                 self._url,
@@ -89,13 +92,21 @@ class AmqpSource:
             if self._tls is not None:
                 # py-amqp verifies no name unless it is given one; an address may name several nodes.
                 self._connection.ssl = {**self._tls, "server_hostname": self._connection.hostname}
-            self._connection.connect()
+            try:
+                self._connection.connect()
+            except (amqp.AMQPError, OSError) as error:
+                raise (error if self._tls is None else explained(error)) from error
             transport = self._amqp.transport
             self._read_ahead = transport._quick_recv = ReadAhead(transport._quick_recv)  # noqa: SLF001 -- see ReadAhead
             self._open_channel()
             self._declare()
             self._consume()
             self._check(look_only=True)
+
+    @property
+    def down(self) -> frozenset[str]:
+        """See ``Source``."""
+        return self._dead.now
 
     def poll(self, timeout_seconds: float) -> list[Message]:
         """See ``Source``."""
@@ -196,14 +207,19 @@ class AmqpSource:
                 for queue in dict.fromkeys((*self._declared_queues, names.USAGE_QUEUE, names.PAYMENT_QUEUE))
             ),
         ):
-            try:
-                with self._reply_to(f"the declaration of {queue}"):
-                    self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=dict(arguments))
-            except amqp.PreconditionFailed as error:
-                log.warning("queue_differs", queue=queue, broker_says=error.reply_text, hint="it is used as it is")
-                self._open_channel()
-            with self._reply_to(f"the binding of {queue}"):
-                self._channel.queue_bind(queue, exchange, key)
+            if queue not in self.down:
+                with self._dead.asking(queue):
+                    self._declare_queue(queue, exchange, key, dict(arguments))
+
+    def _declare_queue(self, queue: str, exchange: str, key: str, arguments: dict[str, Any]) -> None:
+        try:
+            with self._reply_to(f"the declaration of {queue}"):
+                self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
+        except amqp.PreconditionFailed as error:
+            log.warning("queue_differs", queue=queue, broker_says=error.reply_text, hint="it is used as it is")
+            self._open_channel()
+        with self._reply_to(f"the binding of {queue}"):
+            self._channel.queue_bind(queue, exchange, key)
 
     def _consume(self) -> None:
         for queue, prefetch in (
@@ -211,7 +227,10 @@ class AmqpSource:
             (names.PAYMENT_QUEUE, min(self._prefetch, SIDE_PREFETCH_MAX)),
             (names.DEAD_QUEUE, min(self._prefetch, SIDE_PREFETCH_MAX)),
         ):
-            self._consume_queue(queue, prefetch)
+            if queue not in self.down:
+                with self._dead.asking(queue):
+                    self._consume_queue(queue, prefetch)
+                self._dead.answered(queue)
 
     def _consume_queue(self, queue: str, prefetch: int) -> None:
         def on_message(message: Any) -> None:
@@ -262,13 +281,16 @@ class AmqpSource:
             return
         self._prefetch = wanted
         for queue in self._usage_queues:
-            self._cancel(queue)
-            self._consume_queue(queue, wanted)
+            if queue in self._tags:
+                self._cancel(queue)
+                self._consume_queue(queue, wanted)
 
     def _check(self, *, look_only: bool = False) -> None:
         """Read the queues' depth; notice a consumer that is alive but gets nothing from a filled queue."""
         self._check_at = time.monotonic() + CHECK_SECONDS
-        for queue in (*self._usage_queues, names.PAYMENT_QUEUE, names.DEAD_QUEUE):
+        if due := self._dead.due():
+            raise SourceLost(f"reconnecting to try {', '.join(due)} again")
+        for queue in {*self._usage_queues, names.PAYMENT_QUEUE, names.DEAD_QUEUE} - self.down:
             with self._reply_to(f"the look at {queue}"):
                 self.depth[queue] = self._channel.queue_declare(queue, passive=True).message_count
         idle = any(self.depth.values()) and not self._unacked and self._received == self._received_at_check

@@ -28,6 +28,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taximeter import names
+from taximeter.tls import explained
 from taximeter_worker.errors import SourceLost
 from taximeter_worker.settings import Settings
 from taximeter_worker.sources import Message
@@ -44,6 +45,9 @@ BEAT_SECONDS = 3.0
 DEPTH_SECONDS = 10.0
 IO_TIMEOUT_SECONDS = 5.0
 WAIT_SECONDS = 30
+FULL_SECONDS = 0.5
+"""How often a queue is looked at while the server's memory is so full that it refuses to wait."""
+EVEN_WHEN_FULL = "#!lua flags=allow-oom\n"
 TAKE_MESSAGES_MAX = 1000
 HELD_MESSAGES_MAX = 10_000
 
@@ -73,9 +77,14 @@ class _Waiter:
             self._connection.send_command("BLMOVE", self._queue, self._queue, "RIGHT", "RIGHT", WAIT_SECONDS)
             self._armed = True
 
-    def disarm(self) -> None:
-        self._connection.read_response()
+    def disarm(self) -> bool:
+        """Take the reply. False: the memory is full, and the command for waiting is one that could need some."""
         self._armed = False
+        try:
+            self._connection.read_response()
+        except redis.OutOfMemoryError:
+            return False
+        return True
 
     def close(self) -> None:
         self._connection.disconnect()
@@ -87,6 +96,7 @@ class RedisSource:
     def __init__(self, settings: Settings) -> None:
         self.generation = 0
         self.depth: dict[str, int] = {}
+        self.down: frozenset[str] = frozenset()
         self._url = settings.broker_redis_url
         self._kombu_url = settings.celery_broker_url
         self._kombu_tls = settings.celery_tls
@@ -107,7 +117,7 @@ class RedisSource:
         self._unacked: deque[tuple[int, int]] = deque()  # index of the queue, bytes
         self._held_bytes = 0
         self._paused = False
-        self._beat_at = self._depth_at = 0.0
+        self._beat_at = self._depth_at = self._full_until = 0.0
 
     # -- Source -----------------------------------------------------------------------------------------------------
 
@@ -127,16 +137,12 @@ class RedisSource:
                 # redis-py repeats commands ten times by default; a repeated take would take twice.
                 retry=Retry(NoBackoff(), 0),
             )
-            self._take = client.register_script(_lua("take.lua"))
-            self._ack = client.register_script(_lua("ack.lua"))
-            self._reclaim = client.register_script(_lua("reclaim.lua"))
+            self._register_scripts(client)
             if self._id:
                 self._give_back(self._id, force=True)
             self._id = uuid.uuid4().hex
-            # Alive before it is registered: another consumer must never see a registered one without a sign of life.
-            client.set(self._alive_key(self._id), "1", px=ALIVE_MILLISECONDS)
-            # With its queues: whoever gives back what it had taken may have others.
-            client.hset(REGISTRY, self._id, f"{socket.gethostname()}:{os.getpid()} {','.join(self._queues)}")
+            note = f"{socket.gethostname()}:{os.getpid()} {','.join(self._queues)}"
+            self._register(keys=[REGISTRY, self._alive_key(self._id)], args=[self._id, ALIVE_MILLISECONDS, note])
             self._waiters = [_Waiter(client, queue) for queue in self._queues]
             self._beat_at = time.monotonic() + BEAT_SECONDS
             self._reclaim_dead()
@@ -153,15 +159,17 @@ class RedisSource:
                 self._waker.clear()
                 return messages
             readers: list[Any] = [self._waker]
-            if self._room > 0:
+            if time.monotonic() < self._full_until:
+                timeout_seconds = min(timeout_seconds, FULL_SECONDS)
+            elif self._room > 0:
                 for waiter in self._waiters:
                     waiter.arm()
                 readers += self._waiters
             ready, _, _ = select.select(readers, [], [], timeout_seconds)
             self._waker.clear()
             for waiter in self._waiters:
-                if waiter in ready:
-                    waiter.disarm()
+                if waiter in ready and not waiter.disarm():
+                    self._full_until = time.monotonic() + FULL_SECONDS
             return self._take_messages() if any(waiter in ready for waiter in self._waiters) else []
 
     def ack(self, count: int) -> None:
@@ -205,6 +213,18 @@ class RedisSource:
         with contextlib.suppress(redis.RedisError, OSError):
             client.close()
 
+    def _register_scripts(self, client: redis.Redis) -> None:
+        # They move and remove, and nothing else makes room: refused like what brings more, a full queue would stay full.
+        start = EVEN_WHEN_FULL
+        try:
+            client.eval(f"{start}return 1", 0)
+        except redis.ResponseError:
+            start = ""  # Redis before 7 knows no such flag
+        scripts = [
+            client.register_script(start + _lua(f"{name}.lua")) for name in ("register", "take", "ack", "reclaim")
+        ]
+        self._register, self._take, self._ack, self._reclaim = scripts
+
     def _bind_for_kombu(self) -> None:
         """Write down where the exchange leads, in the way kombu does: its producers drop what they find no binding for."""
         kombu: Any = kombu_untyped
@@ -215,6 +235,10 @@ class RedisSource:
                     kombu.Queue(names.queue_of(key), exchange, routing_key=key).bind(
                         connection.default_channel
                     ).declare()
+        except redis.OutOfMemoryError as error:
+            log.warning(
+                "broker_full", why=str(error), hint="what is in it is booked; nothing more can come before that"
+            )
         except kombu.exceptions.OperationalError as error:
             raise SourceLost(f"{type(error).__name__}: {error}") from error
 
@@ -237,7 +261,8 @@ class RedisSource:
             yield
         except (redis.RedisError, OSError, AttributeError) as error:
             # AttributeError: redis-py's connection lost its socket under our hands.
-            raise SourceLost(f"{type(error).__name__}: {error}") from error
+            told = explained(error) if self._url.startswith("rediss://") else error
+            raise SourceLost(f"{type(error).__name__}: {told}") from error
 
     @staticmethod
     def _alive_key(consumer: str) -> str:
