@@ -7,6 +7,7 @@ between processes of one machine), and when the last record() and the last confi
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 
 from benchmarks.load import from_command_line, report, wait_for_go
@@ -21,7 +22,11 @@ def main() -> None:
         record = meter.record
         wait_for_go()
         start = time.monotonic()
-        for name, event_id, (given, answer) in zip(names, ids, itertools.cycle(texts), strict=False):
+        for number, (name, event_id, (given, answer)) in enumerate(
+            zip(names, ids, itertools.cycle(texts), strict=False)
+        ):
+            if load.slice_events and number and number % load.slice_events == 0:
+                sys.stdin.readline()
             record(
                 name,
                 tool="chat",

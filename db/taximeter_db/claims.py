@@ -7,7 +7,7 @@ while batches come clean, see `Hope`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from psycopg import Connection
@@ -24,6 +24,10 @@ _HOPEFUL_EVENTS_MIN: Final = 50
 """Below this a COPY's extra round trip costs more than it saves."""
 _CLEAN_MIN: Final = 2
 _CLEAN_MAX: Final = 256
+_LOT_MIN: Final = 200
+"""So many workspaces must be unseen before it pays to leave them unasked for."""
+_LOTS_MIN: Final = 2
+_LOTS_MAX: Final = 64
 
 
 class Hope:
@@ -37,6 +41,8 @@ class Hope:
         """Some that are known to exist, so that nobody need make sure of it."""
         self._clean = 0
         self._wanted = _CLEAN_MIN
+        self._lots = 0
+        self._lots_wanted = _LOTS_MIN
 
     def __bool__(self) -> bool:
         return self._clean >= self._wanted
@@ -53,6 +59,23 @@ class Hope:
         self._clean = 0
         if failed:
             self._wanted = min(2 * self._wanted, _CLEAN_MAX)
+
+    def expects(self, unseen: int) -> bool:
+        """Whether so many workspaces, unseen here, are likely to exist all: a worker that has just started meets old ones."""
+        return unseen >= _LOT_MIN and self._lots >= self._lots_wanted
+
+    def asked(self, unseen: int, *, made: int) -> None:
+        """It was made sure of `unseen` workspaces, and `made` of them had not existed."""
+        if made:
+            self._lots = 0
+        elif unseen >= _LOT_MIN:
+            self._lots += 1
+
+    def missed(self, workspace_ids: Iterable[str]) -> None:
+        """These were taken to exist and do not: a transaction was rolled back."""
+        self.workspaces.difference_update(workspace_ids)
+        self._lots = 0
+        self._lots_wanted = min(2 * self._lots_wanted, _LOTS_MAX)
 
 
 class Claimed:

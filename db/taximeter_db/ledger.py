@@ -163,7 +163,7 @@ def _book_with_retries(
             sealer.forget(stale.workspace_ids)
         except MissingWorkspacesError as missing:
             if hope is not None:
-                hope.workspaces.difference_update(missing.workspace_ids)
+                hope.missed(missing.workspace_ids)
             if policy.quarantine_unknown:
                 unknown = set(missing.workspace_ids)
                 for event in events:
@@ -201,10 +201,11 @@ def _book_with_retries(
 def _make_sure(conn: Connection[Any], workspace_ids: set[str], policy: Policy, hope: Hope) -> None:
     """Create the workspaces that were not seen here yet.
 
-    One that is found missing in the transaction costs all of it; making sure costs a short statement.
+    One that is found missing in the transaction costs all of it; making sure costs a short statement, unless there are many.
     """
     if unknown_here := workspace_ids - hope.workspaces:
-        _create(conn, unknown_here, policy)
+        if not hope.expects(len(unknown_here)):
+            hope.asked(len(unknown_here), made=_create(conn, unknown_here, policy))
         if len(hope.workspaces) > _WORKSPACES_KNOWN_MAX:
             hope.workspaces.clear()
         hope.workspaces |= unknown_here
@@ -221,15 +222,16 @@ def _unknown(workspace_id: str) -> str:
     )
 
 
-def _create(conn: Connection[Any], workspace_ids: Iterable[str], policy: Policy) -> None:
-    conn.execute(
+def _create(conn: Connection[Any], workspace_ids: Iterable[str], policy: Policy) -> int:
+    """Create those that do not exist; returns how many there were."""
+    return conn.execute(
         _CREATE_WORKSPACES,
         {
             "workspace_ids": sorted(workspace_ids),
             "minimum": rows.Numeric(policy.minimum),
             "low": rows.Numeric(policy.low),
         },
-    )
+    ).rowcount
 
 
 def read_states(conn: Connection[Any], workspace_ids: Iterable[str]) -> list[WorkspaceState]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from taximeter_db.money import from_numeric_text
 from taximeter_db.sql import statement
 
 _PARK = statement("park")
+# Most workspaces of a batch have the same limits.
+_limit = functools.lru_cache(maxsize=4096)(from_numeric_text)
 
 
 class MissingWorkspacesError(Exception):
@@ -37,8 +40,8 @@ def state_from_row(row: Sequence[Any]) -> WorkspaceState:
     return WorkspaceState(
         workspace_id,
         from_numeric_text(balance),
-        from_numeric_text(minimum),
-        from_numeric_text(low),
+        _limit(minimum),
+        _limit(low),
         usage_count,
         payment_count,
         version,

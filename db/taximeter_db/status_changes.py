@@ -49,6 +49,8 @@ def of_usages(
     for name, (cost, count) in costs.items():
         state = states[name]
         before = state.balance + cost
+        if min(before, state.balance) >= max(state.minimum, state.low):
+            continue  # sufficient and still so, as nearly all are
         if _status(before, state) != _status(state.balance, state):
             moved[name] = [before, state.usage_count - count]
     changes: list[StatusChange] = []

@@ -99,10 +99,15 @@ def _debit(
         },
         prepare=True,
     ).fetchall()
-    states = {row[0]: state_from_row(row[:-2]) for row in found}
+    states: dict[str, WorkspaceState] = {}
+    links: dict[str, bytes] = {}
+    keys: dict[str, int] = {}
+    for *state, link, key in found:
+        name = state[0]
+        states[name], links[name], keys[name] = state_from_row(state), link, key
     if len(states) != len(names):
         raise MissingWorkspacesError(name for name in names if name not in states)
-    return states, {row[0]: row[-2] for row in found}, {row[0]: row[-1] for row in found}
+    return states, links, keys
 
 
 def _require_keys(batch: Claimed, keys: dict[str, int]) -> None:

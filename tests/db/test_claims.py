@@ -129,3 +129,24 @@ def test_unknown_workspaces_are_not_made_where_they_are_quarantined(conn, usage)
     outcome = ledger.book(conn, [usage("stranger")], hope=Hope(), policy=policy)
     assert [one.reason for one in outcome.refused] == ["unknown_workspace"]
     assert conn.execute("SELECT count(*) FROM taximeter.workspaces").fetchone() == (0,)
+
+
+def test_many_old_workspaces_are_not_asked_for_and_a_new_one_among_them_is_made(conn, usage):
+    ids = [f"old-{number:04}" for number in range(1_000)]
+    ledger.book(conn, [usage(name) for name in ids])
+    hope = Hope()
+    for start in (0, 200):
+        assert not hope.expects(200)
+        ledger.book(conn, [usage(name) for name in ids[start : start + 200]], hope=hope)
+    assert hope.expects(200)
+    assert not hope.expects(199), "a few are asked for at less than a lost transaction costs"
+    transactions = []
+    batch = [usage(name, cost=5) for name in [*ids[400:600], "new"]]
+    outcome = ledger.book(conn, batch, hope=hope, before_commit=lambda: transactions.append(1))
+    assert (outcome.usages_booked, len(transactions)) == (201, 1)
+    assert outcome.states["new"].balance == -5
+    assert not hope.expects(200), "it was wrong, so it makes sure again"
+    assert verify(conn).ok
+    for start in (600, 800):
+        ledger.book(conn, [usage(name) for name in ids[start : start + 200]], hope=hope)
+    assert not hope.expects(200), "and for longer than the first time"

@@ -59,6 +59,9 @@ class Booker:
         self._metrics = metrics
         self._is_canary = is_canary
         self._events_max = settings.batch_events_max
+        # One batch less than are in work: the database is never left waiting while flags are written or a batch is decoded,
+        # and its locks are fought for by no more than before.
+        self._bookings = threading.BoundedSemaphore(max(1, settings.batches_in_flight_max - 1))
         self._hope = Hope()
         self._sealer = Sealer(settings.masters)
         self._limits = limits_of(settings)
@@ -93,19 +96,21 @@ class Booker:
         """
         while batch.usages or batch.payments or batch.rejected:
             usages = batch.usages[: self._events_max]
-            started = time.monotonic()
-            outcome = ledger.book(
-                conn,
-                usages,
-                batch.payments,
-                batch.rejected,
-                policy=self._policy,
-                before_commit=_before_commit,
-                hope=self._hope,
-                sealer=self._sealer,
-            )
+            with self._bookings:
+                started = time.monotonic()
+                outcome = ledger.book(
+                    conn,
+                    usages,
+                    batch.payments,
+                    batch.rejected,
+                    policy=self._policy,
+                    before_commit=_before_commit,
+                    hope=self._hope,
+                    sealer=self._sealer,
+                )
+                took = time.monotonic() - started
             failpoints.hit("after_commit")
-            self._metrics.booked(outcome, usages, time.monotonic() - started)
+            self._metrics.booked(outcome, usages, took)
             self.publish(conn, list(outcome.states.values()))
             # Forgotten only now: whatever fails above is booked again, which finds duplicates and writes the flags.
             batch.usages, batch.payments, batch.rejected = batch.usages[self._events_max :], [], []

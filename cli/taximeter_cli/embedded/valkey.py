@@ -48,7 +48,7 @@ SETTINGS: Mapping[str, str] = {
 
 # The wheel's server takes memory from the C library, not from jemalloc. A script that writes the flags of a batch frees
 # thousands of small pieces at once; glibc keeps 7 of a size at hand and spends a third of the script's time on the rest.
-_ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=8000"}
+_ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=16000"}
 
 
 def binary() -> Path:
