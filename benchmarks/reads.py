@@ -32,8 +32,8 @@ READS: dict[str, Read] = {
     "filtered, totals": lambda conn, name, _: filtered.totals(conn, name, filtered.Filter(tool="chat", model="o3")),
     "summary": lambda conn, name, _: summary.read(conn, name),
     "payments": lambda conn, name, _: payments.between(conn, name, 1, PAGE),
-    "by number": lambda conn, name, count: usages.get(conn, name, count // 3),
-    "by event id": lambda conn, name, count: usages.find(conn, name, _event_id(conn, name, count // 3)),
+    "by number": lambda conn, name, count: usages.get(conn, name, max(1, count // 3)),
+    "by event id": lambda conn, name, count: usages.find(conn, name, _event_id(conn, name, max(1, count // 3))),
 }
 _ids: dict[tuple[int, str], str] = {}
 
