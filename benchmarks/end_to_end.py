@@ -44,6 +44,7 @@ def run(form: str) -> Result:
             1 if form == "smoke" else 3,
             {
                 "floor": lambda _: floor(stack, Load(events=count["floor"])),
+                "floor, confirmed": lambda _: floor(stack, Load(events=count["floor"]), safe=True),
                 "narrow": narrow_side,
                 "copy": lambda _: copying.straight(stack, narrow, rows, batch[0]),
                 "copy, two writers": lambda _: copying.straight(stack, narrow, rows, batch[0], writers=2),

@@ -15,16 +15,31 @@ from taximeter_db import connect
 _BOOKED = "SELECT count(*) FROM floor_usages"
 
 
-def floor(stack: Stack, load: Load, workers: int = 2) -> dict[str, Any]:
-    """Send the load as tasks and wait until the last one is committed."""
+def floor(stack: Stack, load: Load, workers: int = 2, *, safe: bool = False) -> dict[str, Any]:
+    """Send the load as tasks and wait until the last one is committed.
+
+    They go as Celery sends them by default, to a classic queue and unconfirmed; with `safe` to a quorum queue and confirmed,
+    as our events do.
+    """
     environment = stack.fresh(f"floor_{time.monotonic_ns()}")
     os.environ.update(environment)
     from benchmarks import floor_tasks as tasks
 
     tasks.forget_connections()
-    tasks.app.conf.broker_url = environment["TAXIMETER_BROKER_URL"]
+    app, task = (tasks.safe_app, tasks.record_usage_safely) if safe else (tasks.app, tasks.record_usage)
+    app.conf.broker_url = environment["TAXIMETER_BROKER_URL"]
     tasks.prepare(load.workspaces)
-    celery = ["-m", "celery", "-A", "benchmarks.floor_tasks", "worker", "-c", str(workers), "--loglevel", "WARNING"]
+    celery = [
+        "-m",
+        "celery",
+        "-A",
+        f"benchmarks.floor_tasks:{'safe_app' if safe else 'app'}",
+        "worker",
+        "-c",
+        str(workers),
+        "--loglevel",
+        "WARNING",
+    ]
     worker = stack.spawn([*celery, "-Q", "floor"], environment, "floor.log")
     now = dt.datetime.now(dt.UTC).isoformat()
     quantities = {"input_tokens": 1200, "output_tokens": 300}
@@ -40,17 +55,17 @@ def floor(stack: Stack, load: Load, workers: int = 2) -> dict[str, Any]:
         for name in load.workspace_ids()
     ]
     with (
-        tasks.app.connection_for_write() as connection,
+        app.connection_for_write() as connection,
         connect.connection(environment["TAXIMETER_DATABASE_URL"]) as conn,
     ):
-        tasks.record_usage.apply_async((dict(events[0], id=str(uuid.uuid4())),), connection=connection)
+        task.apply_async((dict(events[0], id=str(uuid.uuid4())),), connection=connection)
         wait_for(lambda: conn.execute(_BOOKED).fetchone()[0] == 1, 60, "the floor's worker")
         stack.checkpoint()
         wal, cpu = stack.wal_position(), stack.cpu_meter(worker=[worker])
         own = time.process_time()
         start = time.monotonic()
         for event in events:
-            tasks.record_usage.apply_async((event,), connection=connection)
+            task.apply_async((event,), connection=connection)
         own = time.process_time() - own
         wait_for(lambda: conn.execute(_BOOKED).fetchone()[0] == load.events + 1, 600, "the floor")
         seconds = time.monotonic() - start

@@ -9,12 +9,22 @@ from decimal import Decimal
 
 import redis
 from celery import Celery
+from kombu import Queue
 from sqlalchemy import DateTime, Numeric, Text, Uuid, create_engine, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-app = Celery("floor", broker=os.environ.get("TAXIMETER_BROKER_URL"))
-app.conf.update(task_ignore_result=True, worker_prefetch_multiplier=8, task_default_queue="floor")
+_ENVIRONMENT = {"broker": os.environ.get("TAXIMETER_BROKER_URL"), "set_as_current": False}
+_SETTINGS = {"task_ignore_result": True, "worker_prefetch_multiplier": 8, "task_default_queue": "floor"}
+app = Celery("floor", **_ENVIRONMENT)
+app.conf.update(_SETTINGS)
+# As safe on its way as our events: a quorum queue, and a confirm for each task before the next.
+safe_app = Celery("floor", **_ENVIRONMENT)
+safe_app.conf.update(
+    _SETTINGS,
+    task_queues=[Queue("floor", queue_arguments={"x-queue-type": "quorum"})],
+    broker_transport_options={"confirm_publish": True},
+)
 
 
 class Base(DeclarativeBase):
@@ -64,8 +74,7 @@ def forget_connections() -> None:
     _engine = _redis = None
 
 
-@app.task(acks_late=True)
-def record_usage(event: dict) -> None:
+def _record_usage(event: dict) -> None:
     quantities = event["quantities"]
     cost = quantities["input_tokens"] * Decimal("0.0000025") + quantities["output_tokens"] * Decimal("0.00001")
     with Session(engine()) as session:
@@ -91,6 +100,10 @@ def record_usage(event: dict) -> None:
             ).scalar_one()
             session.commit()
             cache().set(f"floor:{event['workspace']}", "1" if balance >= Decimal("-0.12") else "0")
+
+
+record_usage = app.task(acks_late=True, name="record_usage")(_record_usage)
+record_usage_safely = safe_app.task(acks_late=True, name="record_usage")(_record_usage)
 
 
 def prepare(workspaces: int) -> None:

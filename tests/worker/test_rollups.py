@@ -24,6 +24,8 @@ def test_one_worker_at_a_time_rolls_up_and_the_farthest_behind_come_first(databa
         rollups.advance(other, "ws-000001", run_max=10)
         assert rollups.behind(other) == ["ws-000002", "ws-000001", "ws-000000"]
         assert rollups.behind(other, limit=1) == ["ws-000002"]
+        # By word: the server notices a closed connection only a moment later.
+        other.execute("SELECT pg_advisory_unlock_all()")
     assert roll_up() == 3
     with connect.connection(database_url) as conn:
         assert rollups.behind(conn) == []
