@@ -94,7 +94,7 @@ def connect_flags(url: str, timeout_seconds: float = 1.0) -> Client:
 
 
 def write_states(client: Client, states: Sequence[WorkspaceState]) -> Written:
-    """Write balances, and flags where they change, unless Redis has newer ones.
+    """Write balances, and flags where they change, unless Redis has newer ones. Each workspace once: its newest state.
 
     Raises:
         redis.RedisError, OSError: Redis did not take them; it may have taken a part.
