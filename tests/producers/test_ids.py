@@ -23,6 +23,16 @@ def test_ids_ascend_and_never_repeat() -> None:
     assert ids == sorted(set(ids))
 
 
+def test_randomness_is_drawn_anew_each_millisecond() -> None:
+    drawn: dict[str, set[str]] = {}
+    for made in (new_event_id() for _ in range(20_000)):
+        assert UUID(made).version == 7
+        drawn.setdefault(made[:13], set()).add(made[19:])
+    assert len(drawn) > 2
+    assert all(len(tails) == 1 for tails in drawn.values())
+    assert len(set().union(*drawn.values())) == len(drawn)
+
+
 def test_threads_share_no_id() -> None:
     made: list[list[str]] = [[] for _ in range(4)]
 
