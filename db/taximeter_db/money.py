@@ -74,11 +74,10 @@ def to_pico(amount: Decimal | str | int) -> int:
 
 def format_usd(pico: int) -> str:
     """Write picodollars as the shortest plain decimal string: ``762500000`` → ``"0.0007625"``."""
-    whole, fraction = divmod(abs(pico), PICO_PER_USD)
-    sign = "-" if pico < 0 else ""
-    if not fraction:
-        return f"{sign}{whole}"
-    return f"{sign}{whole}.{fraction:012d}".rstrip("0")
+    if pico < 0:
+        return "-" + format_usd(-pico)
+    digits = str(pico).zfill(13)
+    return f"{digits[:-12]}.{digits[-12:]}".rstrip("0").rstrip(".")
 
 
 def from_numeric_text(text: str) -> int:

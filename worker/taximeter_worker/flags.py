@@ -22,7 +22,7 @@ from redis.retry import Retry
 from taximeter import names
 from taximeter.tls import explained
 from taximeter_db.events import WorkspaceState
-from taximeter_db.money import format_usd
+from taximeter_db.money import format_usd, status_of
 from taximeter_worker.errors import FlagsUnavailable
 
 WORKSPACES_PER_CALL = 500
@@ -115,20 +115,20 @@ def _call(client: Client, states: Sequence[WorkspaceState]) -> str:
     """One of the results above for each state."""
     keys: list[str] = []
     values: list[tuple[str, ...]] = []
+    flag_key, balance_key = names.flag_key, names.balance_key
     for state in states:
-        workspace_id, minimum = state.workspace_id, state.minimum
-        keys += (names.flag_key(workspace_id), names.balance_key(workspace_id))
-        status = state.status
+        workspace_id, balance, minimum, low = state.workspace_id, state.balance, state.minimum, state.low
+        keys += (flag_key(workspace_id), balance_key(workspace_id))
         values.append(
             (
                 str(state.epoch),
                 str(state.version),
-                "1" if state.balance >= minimum else "0",
-                status,
+                "1" if balance >= minimum else "0",
+                status_of(balance, minimum, low),
                 rfc3339(state.recorded_at),
-                format_usd(state.balance),
+                format_usd(balance),
                 _limit_text(minimum),
-                _limit_text(state.low),
+                _limit_text(low),
             )
         )
     result: str = run_script(client, _FLAGS_LUA, keys, [_encode(values)])
@@ -155,16 +155,12 @@ def _sha(source: str) -> str:
     return _shas[source]
 
 
+# The states of a batch share their time and, mostly, their limits.
+@functools.lru_cache(maxsize=64)
 def rfc3339(microseconds: int) -> str:
     """A time in microseconds since the Unix epoch, as text in UTC."""
     seconds, rest = divmod(microseconds, 1_000_000)
-    return f"{_second(seconds)}.{rest:06d}Z"
-
-
-# The states of a batch share their second and, mostly, their limits.
-@functools.lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}.{rest:06d}Z"
 
 
 _limit_text = functools.lru_cache(maxsize=4096)(format_usd)
