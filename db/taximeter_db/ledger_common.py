@@ -9,13 +9,12 @@ from typing import Any
 
 from psycopg import Connection
 
+from taximeter_db import rows
 from taximeter_db.events import Outcome, Rejected, WorkspaceState
 from taximeter_db.money import from_numeric_text
 from taximeter_db.sql import statement
 
 _PARK = statement("park")
-# Most workspaces of a batch have the same limits.
-_limit = functools.lru_cache(maxsize=4096)(from_numeric_text)
 
 
 class MissingWorkspacesError(Exception):
@@ -35,19 +34,30 @@ class StaleKeysError(Exception):
 
 
 def state_from_row(row: Sequence[Any]) -> WorkspaceState:
-    """A row of debit_workspaces, credit_workspaces or read_states.sql as a state."""
-    workspace_id, balance, minimum, low, usage_count, payment_count, version, epoch, recorded_at = row
+    """A row of debit_workspaces, credit_workspaces, read_states or all_states.sql as a state."""
+    workspace_id, balance, limits, usage_count, payment_count, version, epoch, updated_at = row
+    minimum, low = _limits(limits)
     return WorkspaceState(
         workspace_id,
         from_numeric_text(balance),
-        _limit(minimum),
-        _limit(low),
+        minimum,
+        low,
         usage_count,
         payment_count,
         version,
         epoch,
-        recorded_at,
+        _micros(updated_at),
     )
+
+
+# Most workspaces of a batch have the same limits, and the same time.
+@functools.lru_cache(maxsize=4096)
+def _limits(text: str) -> tuple[int, int]:
+    minimum, low = text.split(" ")
+    return from_numeric_text(minimum), from_numeric_text(low)
+
+
+_micros = functools.lru_cache(maxsize=64)(rows.micros)
 
 
 def conflict(kind: str, workspace_id: str, event_id: str, booked: bytes | None, given: bytes, raw: bytes) -> Rejected:

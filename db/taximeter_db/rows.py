@@ -26,13 +26,27 @@ KEY_HEAD: Final = struct.pack(">h", 3) + UUID_LENGTH
 _pack_length = struct.Struct(">i").pack
 _pack_bigint = struct.Struct(">iq").pack
 _pack_array = struct.Struct(">iiIii").pack
-# length, digits, weight, sign, display scale, then one to four digits to base 10,000: below 10,000 USD with 12 decimals
-_pack_small_numeric = [struct.Struct(">iHhHH" + "H" * count).pack for count in range(5)]
+# of the first 256 lengths: to look one up costs a third of packing it
+_LENGTHS: Final = [_pack_length(length) for length in range(256)]
+_SMALL_BIGINTS: Final = [_pack_bigint(8, value) for value in range(256)]
+_POSITIVE, _NEGATIVE = 0x0000, 0x4000
+_pack_digits = struct.Struct(">HHHH").pack
+
+
+def _numeric_head(begin: int, end: int, sign: int) -> bytes:
+    """All of a numeric below 10,000 USD but its digits to base 10,000, of which those from `begin` to `end` are kept."""
+    # length, digits, weight, sign, display scale
+    return struct.pack(">iHhHH", 8 + 2 * max(0, end - begin), max(0, end - begin), -begin, sign, 12)
+
+
+_POSITIVE_HEADS, _NEGATIVE_HEADS = (
+    [[_numeric_head(begin, end, sign) for end in range(5)] for begin in range(4)] for sign in (_POSITIVE, _NEGATIVE)
+)
+_ZERO = _numeric_head(0, 0, _POSITIVE)
 _pack_payload_head = struct.Struct(">hiqiqih").pack
 _pack_four, _pack_five = struct.Struct(">iHhHH4H").pack, struct.Struct(">iHhHH5H").pack
 _SMALL_NUMERIC_LIMIT = 10**16
 _MEDIUM_NUMERIC_LIMIT = 10**20
-_POSITIVE, _NEGATIVE = 0x0000, 0x4000
 
 
 def numeric(pico: int) -> bytes:
@@ -44,14 +58,15 @@ def numeric(pico: int) -> bytes:
     if pico < 0:
         sign, pico = _NEGATIVE, -pico
     if pico < _SMALL_NUMERIC_LIMIT:
-        high, low = divmod(pico, 100_000_000)
-        digits = (high // 10_000, high % 10_000, low // 10_000, low % 10_000)
-        begin = 0 if digits[0] else 1 if digits[1] else 2 if digits[2] else 3
-        end = 4 if digits[3] else 3 if digits[2] else 2 if digits[1] else 1
         if not pico:
-            begin = end = 0
-        count = end - begin
-        return _pack_small_numeric[count](8 + 2 * count, count, -begin, sign, 12, *digits[begin:end])
+            return _ZERO
+        high, low = divmod(pico, 100_000_000)
+        one, two = divmod(high, 10_000)
+        three, four = divmod(low, 10_000)
+        begin = 0 if one else 1 if two else 2 if three else 3
+        end = 4 if four else 3 if three else 2 if two else 1
+        heads = _NEGATIVE_HEADS if sign else _POSITIVE_HEADS
+        return heads[begin][end] + _pack_digits(one, two, three, four)[2 * begin : 2 * end]
     large = []
     while pico:
         pico, digit = divmod(pico, 10_000)
@@ -85,7 +100,8 @@ def loose_numeric(pico: int) -> bytes:
 def text(value: str) -> bytes:
     """A length-prefixed ``text``."""
     data = value.encode()
-    return _pack_length(len(data)) + data
+    length = len(data)
+    return (_LENGTHS[length] if length < 256 else _pack_length(length)) + data
 
 
 def text_or_null(value: str | None) -> bytes:
@@ -95,12 +111,18 @@ def text_or_null(value: str | None) -> bytes:
 
 def prefixed(data: bytes) -> bytes:
     """Any binary value with its length before it."""
-    return _pack_length(len(data)) + data
+    length = len(data)
+    return (_LENGTHS[length] if length < 256 else _pack_length(length)) + data
 
 
 def time(micros: int) -> int:
     """A moment as a binary ``timestamptz`` counts it, from microseconds since the Unix epoch."""
     return micros - _UNIX_TO_PG_EPOCH_MICROSECONDS
+
+
+def micros(sent: bytes) -> int:
+    """The inverse, from the eight bytes that ``timestamptz_send`` makes: for PostgreSQL the cheapest way to tell a time."""
+    return int.from_bytes(sent, "big", signed=True) + _UNIX_TO_PG_EPOCH_MICROSECONDS
 
 
 def payload_head(seq: int, recorded_at: int, codec: int) -> bytes:
@@ -182,7 +204,7 @@ class BigintArray(Binary):
     oid = 1016
 
     def __init__(self, values: Iterable[int]) -> None:
-        packed = [_pack_bigint(8, value) for value in values]
+        packed = [_SMALL_BIGINTS[value] if 0 <= value < 256 else _pack_bigint(8, value) for value in values]
         super().__init__(_array(_BIGINT_OID, len(packed), b"".join(packed)))
 
 

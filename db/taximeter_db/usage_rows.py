@@ -23,9 +23,9 @@ _BIGINT, _TIMESTAMPTZ, _UUID, _NUMERIC, _TEXT, _JSON = (
 )
 _pack_head = struct.Struct(">hiqiqiqi").pack
 _pack_head_linked = struct.Struct(">hiqiqiqi32s").pack
-_pack_tail = struct.Struct(">iqiqi16s").pack
+_pack_tail_head = struct.Struct(">iqiqi").pack
 # a record's number of columns, then for each its type, length and value
-_pack_content = struct.Struct(">i4siq4siq4si16s4s").pack
+_pack_content_head = struct.Struct(">i4siq4siq4si").pack
 _CONTENT_COLUMNS: Final = 9
 
 Names = tuple[str, str | None, str | None]
@@ -47,26 +47,33 @@ def pack(usages: Sequence[Usage]) -> Packed:
     """Pack usages, in the order in which they will be numbered."""
     tails: list[bytes] = []
     contents: dict[str, list[bytes]] = {}
-    numeric, text, prefixed, time = rows.numeric, rows.text, rows.prefixed, rows.time
+    # By price version and time: a burst shares its milliseconds.
+    heads: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+    numeric, text, prefixed, join = rows.numeric, rows.text, rows.prefixed, b"".join
     for usage in usages:
         what = (usage.tool, usage.provider, usage.model)
         names, names_content = _names.get(what) or _remember(what)
-        version, occurred_at, fingerprint = usage.price_version, time(usage.occurred_at), usage.fingerprint
-        cost, event_id = numeric(usage.cost), text(usage.event_id)
+        when = (usage.price_version, usage.occurred_at)
+        head, head_content = heads.get(when) or heads.setdefault(when, _pack_heads(*when))
+        fingerprint, cost, event_id = usage.fingerprint, numeric(usage.cost), text(usage.event_id)
         quantities = prefixed(_quantities_json(usage.quantities))
-        tails.append(
-            b"".join((_pack_tail(8, version, 8, occurred_at, 16, fingerprint), cost, names, event_id, quantities))
-        )
-        fixed = _pack_content(
-            _CONTENT_COLUMNS, _BIGINT, 8, version, _TIMESTAMPTZ, 8, occurred_at, _UUID, 16, fingerprint, _NUMERIC
-        )
-        content = b"".join((fixed, cost, names_content, event_id, _JSON, quantities))
+        tails.append(join((head, fingerprint, cost, names, event_id, quantities)))
+        content = (head_content, fingerprint, _NUMERIC, cost, names_content, event_id, _JSON, quantities)
         of_workspace = contents.get(usage.workspace_id)
         if of_workspace is None:
-            contents[usage.workspace_id] = [text(usage.workspace_id), content]
+            contents[usage.workspace_id] = [text(usage.workspace_id), *content]
         else:
-            of_workspace.append(content)
-    return Packed(tails, {name: hashlib.sha256(b"".join(content)).digest() for name, content in contents.items()})
+            of_workspace += content
+    return Packed(tails, {name: hashlib.sha256(join(content)).digest() for name, content in contents.items()})
+
+
+def _pack_heads(version: int, occurred_at: int) -> tuple[bytes, bytes]:
+    """Price version, time and the fingerprint's length, as the row and as its content begin with them."""
+    at = rows.time(occurred_at)
+    return (
+        _pack_tail_head(8, version, 8, at, 16),
+        _pack_content_head(_CONTENT_COLUMNS, _BIGINT, 8, version, _TIMESTAMPTZ, 8, at, _UUID, 16),
+    )
 
 
 def _remember(what: Names) -> tuple[bytes, bytes]:

@@ -98,6 +98,7 @@ def _debit(
             "digests": rows.ByteaArray([digests.get(name, b"") for name in names]),
         },
         prepare=True,
+        binary=True,
     ).fetchall()
     states: dict[str, WorkspaceState] = {}
     links: dict[str, bytes] = {}

@@ -11,8 +11,7 @@ SET balance = w.balance + v.amount,
     updated_at = greatest(statement_timestamp(), w.updated_at + interval '1 microsecond')
 FROM unnest(%(workspace_ids)s, %(amounts)s, %(payments)s, %(digests)s) AS v (workspace_id, amount, payments, digest)
 WHERE w.workspace_id = v.workspace_id
-RETURNING w.workspace_id, w.balance::text, w.minimum_balance::text, w.low_balance_threshold::text,
+RETURNING w.workspace_id, w.balance::text, w.minimum_balance::text || ' ' || w.low_balance_threshold::text,
           w.usage_count, w.payment_count, w.version,
-          (SELECT epoch FROM taximeter.ledger_state),
-          (extract(epoch FROM w.updated_at) * 1000000)::bigint,
+          (SELECT epoch FROM taximeter.ledger_state), timestamptz_send(w.updated_at),
           w.chain

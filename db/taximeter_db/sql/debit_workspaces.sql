@@ -19,8 +19,7 @@ SET balance = w.balance - v.cost,
 FROM unnest(%(workspace_ids)s, %(costs)s, %(usages)s, %(duplicates)s, %(digests)s)
      AS v (workspace_id, cost, usages, duplicates, digest)
 WHERE w.workspace_id = v.workspace_id
-RETURNING w.workspace_id, w.balance::text, w.minimum_balance::text, w.low_balance_threshold::text,
+RETURNING w.workspace_id, w.balance::text, w.minimum_balance::text || ' ' || w.low_balance_threshold::text,
           w.usage_count, w.payment_count, w.version,
-          (SELECT epoch FROM taximeter.ledger_state),
-          (extract(epoch FROM w.updated_at) * 1000000)::bigint,
+          (SELECT epoch FROM taximeter.ledger_state), timestamptz_send(w.updated_at),
           w.chain, w.payload_key

@@ -78,12 +78,12 @@ def usages(body: bytes, raws: list[bytes], latest: int, limits: Limits) -> list[
             for quantity in quantities.values():
                 if type(quantity) is not int or not 0 <= quantity <= base.QUANTITY_MAX:
                     raise KeyError  # noqa: TRY301  (to where the rarer cases are)
-            occurred_at = times[event.time]
+            occurred_at, workspace_id = times[event.time], workspaces[event.subject]
             plain = data.input is UNSET and data.output is UNSET and data.metadata is UNSET
             known = plain and event.datacontenttype is UNSET and event.source is not UNSET
         except KeyError:
             known = False
-        if not known or occurred_at > latest or event.subject not in workspaces or key is None:
+        if not known or occurred_at > latest or key is None:
             # Single events know how to do all that, and teach it to the ones that follow.
             counted = raw.count(b'"')
             singly += counted
@@ -97,7 +97,7 @@ def usages(body: bytes, raws: list[bytes], latest: int, limits: Limits) -> list[
         digest.update(head((event_type, event_id, tool, provider, model, quantities)))
         append(
             ledger.Usage(
-                event.subject,
+                workspace_id,
                 event_id,
                 key,
                 digest.digest(),
@@ -223,7 +223,8 @@ def _members(data: _Data, depth_max: int) -> list[content.Member]:
 
 
 # What passed once passes again. Good ones alone are remembered, so that all are short.
-_good_workspaces: dict[str, bool] = {}
+_good_workspaces: dict[str, str] = {}
+"""Each leads to itself: one object, so that the batch's look-ups need not compare its letters."""
 _good_units: dict[str, bool] = {}
 _good_names: dict[tuple[Any, ...], tuple[str, str | None, str | None, int]] = {}
 """By tool, provider and model as decoded: what they are, and the quotes of such an event without its quantities."""
@@ -232,10 +233,12 @@ _good_shapes: dict[tuple[str, ...], int] = {}
 _times: dict[str, int] = {}
 """Microseconds by their text: a burst shares its milliseconds."""
 _REMEMBERED_MAX: Final = 10_000
+_WORKSPACES_REMEMBERED_MAX: Final = 200_000
+"""Some 30 MB at the very most. With fewer, every event of 100,000 workspaces would go the single one's way."""
 
 
-def _remember(good: dict[Any, Any], key: Any, value: Any = True) -> None:
-    if len(good) >= _REMEMBERED_MAX:
+def _remember(good: dict[Any, Any], key: Any, value: Any = True, most: int = _REMEMBERED_MAX) -> None:
+    if len(good) >= most:
         good.clear()
     good[key] = value
 
@@ -243,7 +246,7 @@ def _remember(good: dict[Any, Any], key: Any, value: Any = True) -> None:
 def _check_workspace(text: str) -> None:
     if not fields.is_workspace_id(text):
         raise ValueError
-    _remember(_good_workspaces, text)
+    _remember(_good_workspaces, text, text, most=_WORKSPACES_REMEMBERED_MAX)
 
 
 def _check_unit(text: str) -> None:
