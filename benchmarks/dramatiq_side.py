@@ -13,7 +13,7 @@ from taximeter import names
 from taximeter_db import connect
 
 THREADS = 2
-"""A worker process, as many as our worker has poster threads. Four and eight were slower."""
+"""Of a worker process. Four and eight were slower."""
 
 
 def dramatiq(stack: Stack, load: Load, processes: int = 2) -> dict[str, Any]:

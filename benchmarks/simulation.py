@@ -6,7 +6,7 @@ shards keep the workspaces of different queues apart.
 
 The stages of a batch, after its messages were taken from the shard's queue:
 
-1. decode and price: the worker's interpreter, one batch at a time for all of its posters
+1. decode and price: the worker's interpreter, one batch at a time for all of its posters (one by default)
 2. claim the keys: a core of the database
 3. debit, append: the shard's hot rows; the interpreter packs the rows, and a core of the database takes them
 4. commit: the hot rows still; no core, the disk works
@@ -43,12 +43,12 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     append_us: float = 0.0
     commit_us: float
     workers: int = 2
-    posters: int = 2
+    posters: int = 1
     shards: int = 1
     database_cores: int = 16
     machine_cores: int | None = None
     other_us: float = 0.0
-    batch_events_max: int = 5_000
+    batch_events_max: int = 8_000
     hottest_shard_share: float | None = None
     seconds: float = 10.0
 

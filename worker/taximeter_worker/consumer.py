@@ -1,8 +1,8 @@
 """The loop that ties a source to the booker.
 
-One thread receives: it owns the broker's connection, merges what has arrived into batches, and acknowledges. A few poster
-threads book, each with a database connection of its own, so that one batch is decoded while PostgreSQL works on another.
-Batches may finish out of order; acknowledged is always the oldest run of finished ones.
+One thread receives: it owns the broker's connection, merges what has arrived into batches, and acknowledges. A poster
+thread books; of several, each with a database connection of its own, one decodes while PostgreSQL works on another's batch.
+Batches may then finish out of order; acknowledged is always the oldest run of finished ones.
 
 Nothing is lost because nothing is acknowledged before it is committed; nothing is booked twice because booking recognises
 what comes again. So every failure has the same answer: wait a moment, and do it again.
@@ -157,16 +157,17 @@ class Consumer:
                     paused = True
                 if not self._pending and not self._in_flight:
                     return
+            # The last poll drained the channel, so there is nothing to wait for: the batch goes out now, and before the next
+            # poll, which waits; a batch that was just finished has made room for it.
+            while self._pending and self._free:
+                self._submit()
+            self._observe()
             messages = self._source.poll(POLL_SECONDS)
             for message in messages:
                 self._metrics.messages.labels(message.queue).inc()
             self._pending += messages
             if messages:
                 failpoints.hit("after_receive")
-            # A poll returns when the channel is drained, so there is nothing to wait for: the batch goes out now.
-            while self._pending and self._free:
-                self._submit()
-            self._observe()
 
     @property
     def _free(self) -> bool:
