@@ -13,7 +13,7 @@ from benchmarks.load import Load
 from taximeter_db import connect, ledger
 from taximeter_db.events import Usage
 
-BATCH = 8_000
+BATCH = 5_000
 COST = 6_000_000_000
 """Picodollars."""
 

@@ -79,7 +79,7 @@ def cores(microseconds: float, rate: float) -> float:
     return rate * microseconds / 1e6 / UTILISATION
 
 
-def one_queue_limit(cost: Costs, batch_events: int = 8_000) -> float:
+def one_queue_limit(cost: Costs, batch_events: int = 5_000) -> float:
     """Events a second that one queue's hot rows let through, however many workers there are."""
     return batch_events / ((cost.locked_us + cost.append_us) * batch_events + COMMIT_US) * 1e6
 
@@ -100,7 +100,7 @@ def cost_lines(cost: Costs) -> Iterable[list[str]]:
     yield ["of these with the hot rows locked: PostgreSQL", f"{cost.locked_us:.2f}", ""]
     yield ["and the worker", f"{cost.append_us:.2f}", ""]
     limit = one_queue_limit(cost)
-    yield ["so the hot rows, with a commit for every 8,000", f"{1e6 / limit:.2f}", f"{limit:,.0f}"]
+    yield ["so the hot rows, with a commit for every 5,000", f"{1e6 / limit:.2f}", f"{limit:,.0f}"]
 
 
 def model_lines(cost: Costs, rates: Sequence[int] = RATES) -> Iterable[list[str]]:

@@ -48,7 +48,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     database_cores: int = 16
     machine_cores: int | None = None
     other_us: float = 0.0
-    batch_events_max: int = 8_000
+    batch_events_max: int = 5_000
     hottest_shard_share: float | None = None
     seconds: float = 10.0
 

@@ -26,7 +26,7 @@ ADDRESSES = {
 
 def test_addresses_are_enough_and_stay_secret():
     settings = Settings.from_env(ADDRESSES)
-    assert (settings.batch_events_max, settings.minimum_balance) == (8000, Decimal("-0.12"))
+    assert (settings.batch_events_max, settings.minimum_balance) == (5000, Decimal("-0.12"))
     assert "hunter2" not in repr(settings)
     assert not settings.broker_is_redis
 

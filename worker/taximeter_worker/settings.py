@@ -118,7 +118,7 @@ class Settings:
 
     producer_keys: ProducerKeys = _setting(ProducerKeys({}), parse=ProducerKeys.parse, secret=True)  # noqa: RUF009 -- as below
 
-    batch_events_max: int = _setting(8000, parse=_integer(1, 50_000))
+    batch_events_max: int = _setting(5000, parse=_integer(1, 50_000))
     batch_bytes_max: int = _setting(8 * 1024 * 1024, parse=_integer(1024, 2**30))
     batches_in_flight_max: int = _setting(1, parse=_integer(1, 16))
     held_bytes_max: int = _setting(64 * 1024 * 1024, parse=_integer(1024, 2**34))
