@@ -4,8 +4,9 @@
 --   taximeter:flag:{<workspace>}     hash: enabled ('1' or '0'), status, epoch, version, since (RFC 3339).
 --                                    Written only when enabled or status changes, so that clients hear of flips alone.
 --   taximeter:balance:{<workspace>}  hash: balance, minimum, low (decimal strings), epoch, version. Written every time.
--- ARGV[1]  MessagePack: for each workspace a list of strings: epoch, version, enabled, status, since, balance, minimum, low.
---          One argument, because each costs Redis and the client more than all that is in it.
+-- ARGV[1]  MessagePack, one flat list: first what the workspaces share (epoch, since, minimum, low: strings in a list), then
+--          for each version, status, balance (strings) and false, or such a list of its own. One argument, because each costs
+--          Redis and the client more than all that is in it; and every string that is not sent need not be made.
 --
 -- (epoch, version) orders the writers: epoch grows with a restore or a rebuild, version with every booking.
 -- Both are compared as strings of digits: Lua's numbers are exact only below 2^53.
@@ -25,29 +26,32 @@ local function older(epoch, version, stored_epoch, stored_version)
   return #version < #stored_version or (#version == #stored_version and version < stored_version)
 end
 
-local states, results = cmsgpack.unpack(ARGV[1]), {}
+local given, results = cmsgpack.unpack(ARGV[1]), {}
+local shared = given[1]
 -- An empty cache, as a rebuild finds it, shows at the first workspace; two questions then stand for two of each workspace.
-local nothing = #states > 1 and call('EXISTS', KEYS[1], KEYS[2]) == 0 and call('EXISTS', unpack(KEYS)) == 0
-for i, state in ipairs(states) do
+local nothing = #KEYS > 2 and call('EXISTS', KEYS[1], KEYS[2]) == 0 and call('EXISTS', unpack(KEYS)) == 0
+for i = 1, #KEYS / 2 do
   local flag, balance = KEYS[2 * i - 1], KEYS[2 * i]
-  local epoch, version, enabled, status = state[1], state[2], state[3], state[4]
+  local version, status, amount, own = given[4 * i - 2], given[4 * i - 1], given[4 * i], given[4 * i + 1] or shared
+  local epoch, since, minimum, low = own[1], own[2], own[3], own[4]
+  local enabled = status == 'insufficient' and '0' or '1'
   local stored = nothing and {} or call('HMGET', flag, 'enabled', 'status', 'epoch', 'version')
   local newest = nothing and {} or call('HMGET', balance, 'epoch', 'version', 'minimum', 'low', 'balance')
   if older(epoch, version, stored[3], stored[4])
     or older(epoch, version, newest[1], newest[2])
-    or (version == newest[2] and epoch == newest[1] and state[6] ~= newest[5])
+    or (version == newest[2] and epoch == newest[1] and amount ~= newest[5])
   then
     results[i] = '2'
   else
-    if newest[1] == epoch and newest[3] == state[7] and newest[4] == state[8] then
-      call('HSET', balance, 'balance', state[6], 'version', version)
+    if newest[1] == epoch and newest[3] == minimum and newest[4] == low then
+      call('HSET', balance, 'balance', amount, 'version', version)
     else
-      call('HSET', balance, 'balance', state[6], 'minimum', state[7], 'low', state[8], 'epoch', epoch, 'version', version)
+      call('HSET', balance, 'balance', amount, 'minimum', minimum, 'low', low, 'epoch', epoch, 'version', version)
     end
     if stored[1] == enabled and stored[2] == status then
       results[i] = '0'
     else
-      call('HSET', flag, 'enabled', enabled, 'status', status, 'epoch', epoch, 'version', version, 'since', state[5])
+      call('HSET', flag, 'enabled', enabled, 'status', status, 'epoch', epoch, 'version', version, 'since', since)
       results[i] = '1'
     end
   end

@@ -114,25 +114,26 @@ def write_states(client: Client, states: Sequence[WorkspaceState]) -> Written:
 def _call(client: Client, states: Sequence[WorkspaceState]) -> str:
     """One of the results above for each state."""
     keys: list[str] = []
-    values: list[tuple[str, ...]] = []
+    shared = _shared(states[0])
+    values: list[Any] = [_texts(*shared)]
     flag_key, balance_key = names.flag_key, names.balance_key
     for state in states:
-        workspace_id, balance, minimum, low = state.workspace_id, state.balance, state.minimum, state.low
+        workspace_id, balance = state.workspace_id, state.balance
         keys += (flag_key(workspace_id), balance_key(workspace_id))
-        values.append(
-            (
-                str(state.epoch),
-                str(state.version),
-                "1" if balance >= minimum else "0",
-                status_of(balance, minimum, low),
-                rfc3339(state.recorded_at),
-                format_usd(balance),
-                _limit_text(minimum),
-                _limit_text(low),
-            )
-        )
+        own = _shared(state)
+        status = status_of(balance, state.minimum, state.low)
+        values += (str(state.version), status, format_usd(balance), own != shared and _texts(*own))
     result: str = run_script(client, _FLAGS_LUA, keys, [_encode(values)])
     return result
+
+
+def _shared(state: WorkspaceState) -> tuple[int, int, int, int]:
+    """What most states of a batch have in common."""
+    return state.epoch, state.recorded_at, state.minimum, state.low
+
+
+def _texts(epoch: int, recorded_at: int, minimum: int, low: int) -> tuple[str, str, str, str]:
+    return str(epoch), rfc3339(recorded_at), _limit_text(minimum), _limit_text(low)
 
 
 def run_script(client: Client, source: str, keys: Sequence[str], args: Sequence[str | int | bytes]) -> Any:
