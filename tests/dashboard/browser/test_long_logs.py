@@ -99,7 +99,9 @@ def test_day_totals_are_those_of_the_viewers_zone(new_context, site, database_ur
                 {"zone": zone},
             ).fetchall()
         # A day that has just begun there has no usage yet, which is shown, too.
-        assert {day: said for day, said in found.items() if said[0]} == {day: (count, cost) for day, count, cost in days}
+        assert {day: said for day, said in found.items() if said[0]} == {
+            day: (count, cost) for day, count, cost in days
+        }
         assert len(found) == 30
         page.goto("about:blank")
     finally:
