@@ -70,6 +70,13 @@ class Watch:
                 del self._streams[workspace_id]
                 self._seen.pop(workspace_id, None)
 
+    async def begin(self, workspace_id: str) -> None:
+        """Note what a new stream starts from, before it reads its first state: whatever changes after that wakes it."""
+        if workspace_id not in self._seen:
+            with contextlib.suppress(Problem):  # as below
+                for name, version in (await run_in_threadpool(self._read, [workspace_id])).items():
+                    self._seen.setdefault(name, version)
+
     async def _look(self) -> None:
         asked_at = time.monotonic()
         while self._streams:
@@ -128,6 +135,7 @@ async def _events(
     ends = time.monotonic() + STREAM_SECONDS
     with watch.on(request, workspace_id) as stream:
         yield b"retry: 2000\n\n"
+        await watch.begin(workspace_id)
         while time.monotonic() < ends and not await request.is_disconnected():
             stream.woken.clear()
             if stream.over:

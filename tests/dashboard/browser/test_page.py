@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from dashboard_factory import make_payment, make_usage
+from taximeter_dashboard import live
 
 pytestmark = pytest.mark.browser
 
@@ -254,6 +255,19 @@ def test_what_is_booked_appears_without_moving_what_is_read(new_context, site, b
     expect(page.locator("#status")).to_have_text("Sufficient")
     page.locator("#news").click()
     expect(page.locator("tbody tr")).to_have_count(4)
+
+
+def test_what_is_booked_as_a_page_opens_is_not_missed(new_context, site, book_at_site, monkeypatch):
+    """The server's look at the versions of what is open, begun by another page, is seconds away."""
+    monkeypatch.setattr(live, "LOOK_SECONDS", 4.0)
+    book_at_site(make_usage("early", cost="0.01"))
+    context = new_context()
+    for workspace_id in ("acme", "early"):
+        page = context.new_page()
+        page.goto(f"{site.url}/workspaces/{workspace_id}")
+        expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    book_at_site(make_usage("early", cost="0.01"))
+    expect(page.locator("#news")).to_have_text("1 new usage, show", timeout=15_000)
 
 
 def test_an_owner_changes_a_limit_and_sees_its_effect(page, site):
