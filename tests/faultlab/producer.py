@@ -34,6 +34,7 @@ def main() -> None:
     began_at, path = datetime.fromisoformat(began), Path(journal)
     stopping, parent = [], os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
+    path.with_suffix(".listening").write_text(str(os.getpid()))
     number = accepted(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     slowest = refused = 0.0

@@ -187,7 +187,14 @@ class Stage:
 
     def stop_producers(self) -> None:
         """Let every producer publish all that it has and end."""
-        for process in self.producers.values():
+        for number, process in self.producers.items():
+            # One that was just started again would die of the signal before it listens.
+            said = self._journal(number).with_suffix(".listening")
+            eventually(
+                lambda said=said, pid=process.pid: said.exists() and said.read_text() == str(pid),
+                60,
+                "a producer listens",
+            )
             process.send_signal(signal.SIGTERM)
         for number, process in self.producers.items():
             assert process.wait(300) == 0, (self._folder / f"producer-{number}.log").read_text()
