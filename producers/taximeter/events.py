@@ -141,7 +141,8 @@ def usage_line(
 # Names that passed the checks: a process uses few, again and again.
 _good_workspaces: set[str] = set()
 _good_names: set[tuple[str, str | None, str | None]] = set()
-_REMEMBERED_MAX: Final = 200_000
+_NAMES_REMEMBERED_MAX: Final = 10_000
+_WORKSPACES_REMEMBERED_MAX: Final = 200_000
 """Some 30 MB of workspaces at the very most; to check every id of 100,000 workspaces anew costs more than the event."""
 
 
@@ -152,9 +153,9 @@ def _check_names(workspace_id: str, tool: str, provider: str | None, model: str 
         _check_text("provider", provider, PROVIDER_MAX)
     if model is not None:
         _check_text("model", model, MODEL_MAX)
-    if len(_good_workspaces) >= _REMEMBERED_MAX:
+    if len(_good_workspaces) >= _WORKSPACES_REMEMBERED_MAX:
         _good_workspaces.clear()
-    if len(_good_names) >= _REMEMBERED_MAX:
+    if len(_good_names) >= _NAMES_REMEMBERED_MAX:
         _good_names.clear()
     _good_workspaces.add(workspace_id)
     _good_names.add((tool, provider, model))
