@@ -1,16 +1,20 @@
-"""Where PostgreSQL's data and sockets go when the obvious place will not do."""
+"""Where the servers' data, sockets and ports go when the obvious place will not do."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from servers import QUICK_POSTGRES
+from taximeter_cli.embedded import server as embedded_server
 from taximeter_cli.embedded.postgres import Postgres
+from taximeter_cli.embedded.process import LOOPBACK
+from taximeter_cli.embedded.valkey import Valkey
 from taximeter_cli.errors import EmbeddedError
 
 
@@ -67,3 +71,23 @@ def test_a_pid_file_whose_number_is_anybodys_is_no_obstacle(server_folder: Path)
     server.start()
     assert answers(server)
     server.stop()
+
+
+@pytest.mark.parametrize("kind", [Postgres, Valkey])
+def test_a_port_taken_at_the_last_moment_is_left_for_another(server_folder: Path, monkeypatch, kind: type):
+    """Below a long path, where the first try's socket folder goes with it."""
+    deep = server_folder / ("d" * 60) / ("f" * 60)
+    deep.mkdir(parents=True, exist_ok=True)
+    server = kind(deep / kind.__name__.lower(), settings=QUICK_POSTGRES if kind is Postgres else {})
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        real, probes = embedded_server.free_port, [taken.getsockname()[1]]
+        monkeypatch.setattr(embedded_server, "free_port", lambda wanted: probes.pop() if probes else real(wanted))
+        try:
+            server.start()
+            assert not probes
+            assert server.port != taken.getsockname()[1]
+            assert server.client().ping() if kind is Valkey else answers(server)
+        finally:
+            server.kill()

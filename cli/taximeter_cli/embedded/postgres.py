@@ -20,14 +20,12 @@ from taximeter_cli.embedded.process import (
     LOOPBACK,
     SOCKET_PATH_BYTES_MAX,
     Account,
-    free_port,
     program_of,
     run,
     spawn,
     stop_process,
-    tail,
-    wait_until,
 )
+from taximeter_cli.embedded.server import Server
 from taximeter_cli.errors import EmbeddedError
 
 ROLE = logins.OWNER
@@ -55,7 +53,7 @@ SETTINGS: Mapping[str, str] = {
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
-class Postgres:
+class Postgres(Server):
     """One server on one folder, listening on a private Unix socket and on a loopback port with a password.
 
     Args:
@@ -64,30 +62,15 @@ class Postgres:
         start_seconds_max: How long crash recovery may take before a start counts as failed.
     """
 
+    NAME = "PostgreSQL"
+    SETTINGS = SETTINGS
+
     def __init__(
         self, root: Path, *, settings: Mapping[str, str] | None = None, start_seconds_max: float = 120.0
     ) -> None:
-        self.root = root.absolute()
-        self.port = 0
-        self._settings = {**SETTINGS, **(settings or {})}
-        self._start_seconds_max = start_seconds_max
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(root, settings=settings, start_seconds_max=start_seconds_max)
         self._home = self.root
         self._account: Account | None = None
-        self._socket_folder: Path | None = None
-        self._password = ""
-
-    @property
-    def pid(self) -> int:
-        """Number of the server's main process; raises EmbeddedError when it was not started."""
-        if self._process is None:
-            raise EmbeddedError("PostgreSQL is not running")
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the main process is alive."""
-        return self._process is not None and self._process.poll() is None
 
     @property
     def log(self) -> Path:
@@ -123,21 +106,11 @@ class Postgres:
             return
         self._home, self._account = accounts.server_home(self.root)
         binaries = accounts.binaries(self._account)
-        data = self._home / "data"
         self._password = self._read_or_make("password", secrets.token_urlsafe(24))
-        if not data.exists():
-            self._make_cluster(binaries, data)
-        self._recover(binaries, data)
-        self._socket_folder = self._make_socket_folder()
-        for last_try in (False, False, True):
-            # the port may be taken between the probe and the start: then the next try picks another
-            self.port = free_port(int(self._read_or_make("port", "0")) or None)
-            self._process = self._spawn(binaries, data)
-            if self._wait_ready(data):
-                break
-            self.stop("immediate")
-            if last_try:
-                raise EmbeddedError(f"PostgreSQL does not start; the end of {self.log}:\n{tail(self.log)}")
+        if not self._data.exists():
+            self._make_cluster(binaries)
+        self._recover(binaries)
+        self._start_on_a_port(int(self._read_or_make("port", "0")) or None)
         self._write("port", str(self.port))
         self._ensure_database()
 
@@ -148,13 +121,12 @@ class Postgres:
         if self._socket_folder is not None and self._socket_folder.parent != self._home:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
 
-    def kill(self) -> None:
-        """End the main process as a crash would; its children notice and end too."""
-        if self._process is not None:
-            self._process.kill()
-            self.stop()
+    @property
+    def _data(self) -> Path:
+        return self._home / "data"
 
-    def _spawn(self, binaries: Path, data: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self._socket_folder = self._make_socket_folder()
         options = {
             **self._settings,
             "listen_addresses": LOOPBACK,
@@ -162,29 +134,21 @@ class Postgres:
             "unix_socket_directories": str(self._socket_folder),
             "unix_socket_permissions": "0700",
         }
-        argv: list[str | Path] = [binaries / "postgres", "-D", data]
+        argv: list[str | Path] = [accounts.binaries(self._account) / "postgres", "-D", self._data]
         for name, value in options.items():
             argv += ["-c", f"{name}={value}"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return spawn(argv, log=self.log, account=self._account, env=environment, death_signal=signal.SIGINT)
 
-    def _wait_ready(self, data: Path) -> bool:
-        """Wait for the server's own word in its pid file: line 1 is its number, line 8 its state."""
+    def _ready(self) -> bool:
+        """By the server's own word in its pid file: line 1 is its number, line 8 its state."""
+        with contextlib.suppress(OSError):
+            lines = (self._data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+        return False
 
-        def ended_or_ready() -> bool:
-            return not self.running or ready()
-
-        def ready() -> bool:
-            with contextlib.suppress(OSError):
-                lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-                return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
-            return False
-
-        wait_until(ended_or_ready, self._start_seconds_max)
-        return self.running and ready()
-
-    def _make_cluster(self, binaries: Path, data: Path) -> None:
-        draft = data.with_name("data.new")  # renamed when complete: a killed first start leaves no half cluster
+    def _make_cluster(self, binaries: Path) -> None:
+        draft = self._data.with_name("data.new")  # renamed when complete: a killed first start leaves no half cluster
         shutil.rmtree(draft, ignore_errors=True)
         command: list[str | Path] = [binaries / "initdb", "-D", draft, "-U", SUPERUSER, "--auth=scram-sha-256"]
         command += [f"--pwfile={self._home / 'password'}", "--encoding=UTF8", "--locale=C"]
@@ -194,21 +158,21 @@ class Postgres:
         done = run(command, account=self._account)
         if done.returncode != 0:
             raise EmbeddedError(f"initdb failed in {self._home}: {done.stderr.strip() or done.stdout.strip()}")
-        draft.rename(data)
+        draft.rename(self._data)
 
-    def _recover(self, binaries: Path, data: Path) -> None:
+    def _recover(self, binaries: Path) -> None:
         """Deal with the pid file of a server that a dead supervisor started."""
         try:
-            pid = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+            pid = int((self._data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
         except (OSError, ValueError, IndexError):
             return
         if program_of(pid) == "postgres":
             # still alive, or another server that got its number: pg_ctl looks at the folder
-            run([binaries / "pg_ctl", "stop", "-D", data, "-m", "fast", "-w"], account=self._account)
+            run([binaries / "pg_ctl", "stop", "-D", self._data, "-m", "fast", "-w"], account=self._account)
         else:
             # left by a crash. The number may be anybody's by now, and the server would refuse to start; it still
             # refuses, by the shared memory it finds, while old children use the folder
-            (data / "postmaster.pid").unlink(missing_ok=True)
+            (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def _make_socket_folder(self) -> Path:
         folder = self._home / "run"

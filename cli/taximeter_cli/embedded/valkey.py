@@ -22,12 +22,10 @@ from taximeter_cli.embedded.logins import password_below
 from taximeter_cli.embedded.process import (
     LOOPBACK,
     SOCKET_PATH_BYTES_MAX,
-    free_port,
     spawn,
     stop_process,
-    tail,
-    wait_until,
 )
+from taximeter_cli.embedded.server import Server
 from taximeter_cli.errors import EmbeddedError
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ def binary() -> Path:
     raise EmbeddedError("the embedded Valkey has no program for this kind of machine: set TAXIMETER_REDIS_URL instead")
 
 
-class Valkey:
+class Valkey(Server):
     """One server on one folder, with a password, on a private Unix socket and on a loopback port.
 
     Args:
@@ -74,28 +72,8 @@ class Valkey:
         start_seconds_max: How long loading the data may take before a start counts as failed.
     """
 
-    def __init__(
-        self, root: Path, *, settings: Mapping[str, str] | None = None, start_seconds_max: float = 120.0
-    ) -> None:
-        self.root = root.absolute()
-        self.port = 0
-        self._settings = {**SETTINGS, **(settings or {})}
-        self._start_seconds_max = start_seconds_max
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket_folder: Path | None = None
-        self._password = ""
-
-    @property
-    def pid(self) -> int:
-        """Number of the process; raises EmbeddedError when it was not started."""
-        if self._process is None:
-            raise EmbeddedError("Valkey is not running")
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is alive."""
-        return self._process is not None and self._process.poll() is None
+    NAME = "Valkey"
+    SETTINGS = SETTINGS
 
     @property
     def log(self) -> Path:
@@ -123,23 +101,10 @@ class Valkey:
         """
         if self.running:
             return
-        program = binary()
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._socket_folder = self._make_socket_folder()
         known = self._known()
         self._password = known.get("requirepass") or secrets.token_urlsafe(24)
-        for last_try in (False, False, True):
-            # the port may be taken between the probe and the start: then the next try picks another
-            self.port = free_port(int(known.get("port", 0)) or None)
-            self._write_configuration()
-            self._process = spawn(
-                [program, self.root / "valkey.conf"], log=self.log, env=_ALLOCATOR | os.environ, cwd=self.root
-            )
-            if self._wait_ready():
-                return
-            self.stop()
-            if last_try:
-                raise EmbeddedError(f"Valkey does not start; the end of {self.log}:\n{tail(self.log)}")
+        self._start_on_a_port(int(known.get("port", 0)) or None)
 
     def stop(self, *, timeout_seconds: float = 30.0) -> None:
         """Stop the server in order; its data is on disk."""
@@ -147,12 +112,6 @@ class Valkey:
             stop_process(self._process, signal.SIGTERM, timeout_seconds=timeout_seconds, last=signal.SIGKILL)
         if self._socket_folder and self._socket_folder != self.root.resolve():
             shutil.rmtree(self._socket_folder, ignore_errors=True)
-
-    def kill(self) -> None:
-        """End the server as a crash would."""
-        if self._process is not None:
-            self._process.kill()
-            self.stop()
 
     def client(self, database: int = FLAG_DATABASE) -> Redis:
         """A client of our own that fails at once instead of trying again."""
@@ -164,17 +123,19 @@ class Valkey:
             self.url(database), socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
         )
 
-    def _wait_ready(self) -> bool:
-        def answers() -> bool:
-            # two lines of the protocol instead of a client: loading one would take longer than the server's start
-            with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, self.port), timeout=5) as link:
-                link.sendall(f"AUTH {self._password}\r\nPING\r\nQUIT\r\n".encode())
-                with link.makefile("rb") as replies:
-                    return b"+PONG" in replies.read()  # refused while the data is being loaded
-            return False
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self._socket_folder = self._make_socket_folder()
+        self._write_configuration()
+        argv = [binary(), self.root / "valkey.conf"]
+        return spawn(argv, log=self.log, env=_ALLOCATOR | os.environ, cwd=self.root)
 
-        wait_until(lambda: not self.running or answers(), self._start_seconds_max)
-        return self.running and answers()
+    def _ready(self) -> bool:
+        # two lines of the protocol instead of a client: loading one would take longer than the server's start
+        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, self.port), timeout=5) as link:
+            link.sendall(f"AUTH {self._password}\r\nPING\r\nQUIT\r\n".encode())
+            with link.makefile("rb") as replies:
+                return b"+PONG" in replies.read()  # refused while the data is being loaded
+        return False
 
     def _known(self) -> dict[str, str]:
         with contextlib.suppress(FileNotFoundError):
