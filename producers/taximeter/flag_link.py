@@ -36,8 +36,8 @@ _inherited: list[object] = []
 class FlagListener(Protocol):
     """Who wants to know. Every call comes from the link's thread, in the order in which things happened."""
 
-    def on_flag(self, workspace_id: str, flag: dict[bytes, bytes], *, ready: bool) -> None:
-        """A requested flag arrived; an empty hash means that there is none."""
+    def on_flag(self, workspace_id: str, flag: dict[bytes, bytes] | None, *, ready: bool) -> None:
+        """A requested flag arrived; an empty hash means that there is none, and None that it cannot be read."""
 
     def on_changed(self, keys: list[bytes] | None) -> None:
         """These keys were written or deleted; None means all of them."""
@@ -238,7 +238,8 @@ class FlagLink:
         self._proof_at = max(self._proof_at, awaited.sent_at)
         if awaited.workspace_id is not None:
             exists, flag = response
-            self._listener.on_flag(awaited.workspace_id, flag, ready=bool(exists))
+            # An error in the place of a reply: the key is no hash. That is this workspace's trouble alone.
+            self._listener.on_flag(awaited.workspace_id, flag if isinstance(flag, dict) else None, ready=bool(exists))
 
     def _on_push(self, message: list[Any]) -> object:
         self._listener.on_changed(message[1])

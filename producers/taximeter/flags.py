@@ -146,15 +146,15 @@ class FlagCache:
         fetch.arrived.wait(max(0.0, deadline - time.monotonic()))
         return fetch.entry or self._entries.get(workspace_id)
 
-    def on_flag(self, workspace_id: str, flag: dict[bytes, bytes], *, ready: bool) -> None:
-        """Keep what Redis answered."""
-        found = _read_flag(flag) or (_NEW_WORKSPACE if ready else None)
+    def on_flag(self, workspace_id: str, flag: dict[bytes, bytes] | None, *, ready: bool) -> None:
+        """Keep what Redis answered. A flag that is there and says nothing is not the missing one of a new workspace."""
+        found = _read_flag(flag) if flag or flag is None else _NEW_WORKSPACE if ready else None
         now = time.monotonic()
         with self._lock:
             entry = _Entry(found, now)
             before = self._entries.pop(workspace_id, None)
             if found is None:
-                # The cache is cold: what was known before stands in for a while.
+                # The cache is cold, or the flag damaged: what was known before stands in for a while.
                 if before is not None:
                     before.lose(now)
                     entry.known, entry.known_until = before.known, before.known_until
@@ -215,7 +215,9 @@ class FlagCache:
                     entry.lose(now)
 
 
-def _read_flag(flag: dict[bytes, bytes]) -> _Flag | None:
+def _read_flag(flag: dict[bytes, bytes] | None) -> _Flag | None:
+    if flag is None:
+        return None
     enabled = flag.get(b"enabled")
     if enabled not in {b"0", b"1"}:
         return None

@@ -318,15 +318,35 @@ def test_a_forked_child_hears_of_flips_by_itself(redis_url: str, flag: Flags, ma
     os.close(ready)
 
 
-def test_a_malformed_flag_counts_as_none(
-    redis_url: str, redis_client: Any, flag: Flags, make_meter: Callable[..., Meter]
+@pytest.mark.parametrize("policy", ["open", "closed"])
+def test_a_malformed_flag_is_answered_by_policy_and_hurts_no_neighbour(
+    redis_url: str, redis_client: Any, flag: Flags, make_meter: Callable[..., Meter], policy: str
 ) -> None:
     flag.ready()
     redis_client.hset(names.flag_key("odd"), mapping={"enabled": "perhaps"})
     redis_client.hset(names.flag_key("bare"), mapping={"enabled": "0", "since": "yesterday"})
-    meter = make_meter(redis_url=redis_url, timeout_seconds=5)
-    assert meter.enabled("odd") is True
+    redis_client.set(names.flag_key("text"), "0")
+    meter = make_meter(redis_url=redis_url, timeout_seconds=5, on_unknown=policy)
+    for workspace_id in ("odd", "text"):
+        assert meter.enabled(workspace_id) is (policy == "open")
+        assert meter.status(workspace_id).status is None
     assert meter.status("bare")[1:4] == (None, False, None)
+    # on the connection that the unreadable one was read on
+    assert meter.enabled("new") is True
+    redis_client.delete(names.flag_key("text"))
+    wait_until(lambda: meter.enabled("text"))
+
+
+def test_a_flag_that_is_damaged_is_remembered_for_a_while(
+    redis_url: str, redis_client: Any, flag: Flags, make_meter: Callable[..., Meter]
+) -> None:
+    flag.ready()
+    flag.set("acme", enabled=False)
+    meter = make_meter(redis_url=redis_url, timeout_seconds=5, on_unknown="open")
+    assert meter.enabled("acme") is False
+    redis_client.set(names.flag_key("acme"), "1")
+    time.sleep(0.2)
+    assert meter.enabled("acme") is False
 
 
 def test_an_account_that_may_only_read_flags_is_enough(

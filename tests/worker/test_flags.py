@@ -106,6 +106,41 @@ def test_one_key_among_many_is_enough_to_ask_for_each(redis_client, key):
     assert redis_client.hget(key, "epoch") == "2"
 
 
+DAMAGES = [
+    ("SET", "1"),
+    ("RPUSH", "0"),
+    ("HSET", "epoch", "abc", "version", "abc"),
+    ("HSET", "epoch", "-9", "version", "9"),
+    ("HSET", "epoch", "9" * 19, "version", "1"),
+]
+"""What no writer of ours leaves: another type, and positions that are no numbers or none that a ledger reaches."""
+
+
+@pytest.mark.parametrize("key", [names.flag_key, names.balance_key])
+@pytest.mark.parametrize("damage", DAMAGES, ids=["text", "list", "letters", "negative", "endless"])
+def test_what_is_none_of_ours_is_replaced_and_holds_up_no_neighbour(redis_client, key, damage):
+    redis_client.execute_command(damage[0], key("w9"), *damage[1:])
+    found = flags.read_positions(redis_client, ["w9"])
+    assert not found["w9"].ahead_of(state("w9", version=1))
+    written = write_states(redis_client, [state(f"w{number}", balance=-USD) for number in range(20)])
+    assert (written.flipped, written.refused) == (20, [])
+    assert flag(redis_client, "w9")["enabled"] == "0"
+    assert balance(redis_client, "w9")["version"] == "1"
+
+
+def test_another_error_than_of_type_is_not_taken_for_damage(redis_client, redis_url):
+    write_states(redis_client, [state()])
+    redis_client.execute_command("ACL", "SETUSER", "half", "on", ">word", "~*", "+@all", "-hmget")
+    half = connect_flags(f"redis://half:word@{redis_url.rpartition('@')[2].removeprefix('redis://')}")
+    try:
+        with pytest.raises(redis.ResponseError, match="permission"):
+            write_states(half, [state(version=2)])
+        assert balance(redis_client)["version"] == "1"
+    finally:
+        half.close()
+        redis_client.execute_command("ACL", "DELUSER", "half")
+
+
 def test_many_workspaces_in_few_calls(redis_client):
     states = [state(f"w{number}", balance=-number) for number in range(1201)]
     assert write_states(redis_client, states).flipped == 1201
@@ -131,6 +166,12 @@ def test_a_cluster_takes_one_workspace_a_call(tmp_path: Path, booked):
         assert (done.epoch, done.workspaces, done.swept) == (2, 3, 3)
         assert client.hget(names.flag_key("paid"), "enabled") == "1"
         assert not client.exists(names.flag_key("b"))
+        client.set(names.flag_key("ghost"), "1")
+        client.hset(names.flag_key("disabled"), "epoch", "99")
+        client.hset(names.balance_key("paid"), "epoch", "abc")
+        done = rebuild(booked, client)
+        assert (done.epoch, done.swept) == (100, 1)
+        assert [client.hget(names.flag_key(name), "enabled") for name in ("paid", "disabled")] == ["1", "0"]
         client.close()
     finally:
         server.kill()
@@ -168,6 +209,26 @@ def test_a_rebuild_writes_everything_and_sweeps_the_unknown(redis_client, booked
     assert [flag(redis_client, name)["enabled"] for name in ("paid", "owing", "disabled")] == ["1", "1", "0"]
     assert flag(redis_client, "ghost") == flag(redis_client, "stray") == {}
     assert rebuild(booked, redis_client, only_if_cold=True) is None
+
+
+def test_a_rebuild_is_above_every_position_and_mends_what_is_damaged(redis_client, booked):
+    """Whatever stands in Redis, no workspace that the database knows is without its flag afterwards."""
+    rebuild(booked, redis_client)
+    redis_client.hset(names.flag_key("disabled"), "epoch", "99")
+    done = rebuild(booked, redis_client)
+    assert (done.epoch, done.swept) == (100, 0)
+    assert flag(redis_client, "disabled")["enabled"] == "0"
+    assert balance(redis_client, "disabled")["epoch"] == "100"
+    for key in (names.flag_key, names.balance_key):
+        for damage in DAMAGES:
+            redis_client.delete(key("disabled"))
+            redis_client.execute_command(damage[0], key("disabled"), *damage[1:])
+            redis_client.set(names.flag_key("ghost"), "1")
+            before = flags_state.epoch(booked)
+            done = rebuild(booked, redis_client)
+            assert (done.epoch, done.workspaces, done.swept) == (before + 1, 3, 1)
+            assert flag(redis_client, "disabled")["enabled"] == "0"
+            assert not redis_client.exists(names.flag_key("ghost"))
 
 
 def test_a_rebuild_over_many_pages(redis_client, booked, monkeypatch):

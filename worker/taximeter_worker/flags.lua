@@ -11,19 +11,37 @@
 -- (epoch, version) orders the writers: epoch grows with a restore or a rebuild, version with every booking.
 -- Both are compared as strings of digits: Lua's numbers are exact only below 2^53.
 -- The same position with another balance is refused, too: one version has one balance, so the database was restored.
+-- What no writer of ours has left stands in nobody's way: a key of another type, a position that is no number.
 --
 -- Returns a string with one digit for each workspace: 0 written, flag unchanged; 1 written, flag changed; 2 refused, Redis
 -- has newer, or another balance of the same version. A string, because clients read a list number by number.
 local call = redis.call
+
+local function before(text, other)
+  -- PostgreSQL counts to 19 digits, and no ledger gets there.
+  return (#text < #other or (#text == #other and text < other)) and #other < 19 and string.find(other, '^%d+$')
+end
 
 local function older(epoch, version, stored_epoch, stored_version)
   if not stored_epoch or not stored_version then
     return false
   end
   if epoch ~= stored_epoch then
-    return #epoch < #stored_epoch or (#epoch == #stored_epoch and epoch < stored_epoch)
+    return before(epoch, stored_epoch)
   end
-  return #version < #stored_version or (#version == #stored_version and version < stored_version)
+  return before(version, stored_version)
+end
+
+local function fields(key, ...)
+  local found = redis.pcall('HMGET', key, ...)
+  if not found.err then
+    return found
+  end
+  if not string.find(found.err, 'WRONGTYPE', 1, true) then
+    error(found.err)
+  end
+  call('DEL', key)
+  return {}
 end
 
 local given, results = cmsgpack.unpack(ARGV[1]), {}
@@ -35,8 +53,8 @@ for i = 1, #KEYS / 2 do
   local version, status, amount, own = given[4 * i - 2], given[4 * i - 1], given[4 * i], given[4 * i + 1] or shared
   local epoch, since, minimum, low = own[1], own[2], own[3], own[4]
   local enabled = status == 'insufficient' and '0' or '1'
-  local stored = nothing and {} or call('HMGET', flag, 'enabled', 'status', 'epoch', 'version')
-  local newest = nothing and {} or call('HMGET', balance, 'epoch', 'version', 'minimum', 'low', 'balance')
+  local stored = nothing and {} or fields(flag, 'enabled', 'status', 'epoch', 'version')
+  local newest = nothing and {} or fields(balance, 'epoch', 'version', 'minimum', 'low', 'balance')
   if older(epoch, version, stored[3], stored[4])
     or older(epoch, version, newest[1], newest[2])
     or (version == newest[2] and epoch == newest[1] and amount ~= newest[5])

@@ -173,11 +173,22 @@ def read_positions(client: Client, workspace_ids: Iterable[str]) -> dict[str, Po
     for workspace_id in workspace_ids:
         found = Position()
         for key in (names.balance_key(workspace_id), names.flag_key(workspace_id)):
-            epoch, version, balance = client.hmget(key, "epoch", "version", "balance")
-            if epoch and version and (int(epoch), int(version)) > found.order:
-                found = Position((int(epoch), int(version)), balance)
+            try:
+                epoch, version, balance = client.hmget(key, "epoch", "version", "balance")
+            except redis.ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                continue  # none of ours: the next write replaces it
+            order = (count(epoch), count(version))
+            if epoch and version and order > found.order:
+                found = Position(order, balance)
         positions[workspace_id] = found
     return positions
+
+
+def count(text: object) -> int:
+    """An epoch or version as Redis has it; 0 for what no writer of ours has left, as in ``flags.lua``."""
+    return int(text) if isinstance(text, str) and len(text) < 19 and text.isascii() and text.isdigit() else 0
 
 
 class FlagWriter:

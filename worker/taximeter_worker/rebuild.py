@@ -16,7 +16,7 @@ from psycopg import Connection
 from taximeter import names
 from taximeter_db import flags_state
 from taximeter_worker import failpoints
-from taximeter_worker.flags import Client, Written, read_lua, run_script, write_states
+from taximeter_worker.flags import Client, Written, count, read_lua, run_script, write_states
 
 log = structlog.get_logger(__name__)
 
@@ -127,8 +127,10 @@ def _walk_cluster(client: Client, floor: int | None) -> _Walked:
         pipeline = client.pipeline(transaction=False)
         for workspace_id in page:
             pipeline.hget(names.balance_key(workspace_id), "epoch")
-        for workspace_id, epoch in zip(page, pipeline.execute(), strict=True):
-            stored = int(epoch or 0)
+            pipeline.hget(names.flag_key(workspace_id), "epoch")
+        epochs = map(count, pipeline.execute(raise_on_error=False))
+        for workspace_id, of_balance, of_flag in zip(page, epochs, epochs, strict=True):
+            stored = max(of_balance, of_flag)
             walked.flags += 1
             walked.highest = max(walked.highest, stored)
             if floor is not None and stored < floor:

@@ -18,12 +18,21 @@ local function older(epoch, other)
   return #epoch < #other or (#epoch == #other and epoch < other)
 end
 
+-- What no writer of ours has left, such as a key of another type, has no epoch.
+local function epoch_of(key)
+  local found = redis.pcall('HGET', key, 'epoch')
+  return type(found) == 'string' and #found < 19 and string.match(found, '^%d+$') or ''
+end
+
 local flag_prefix, balance_prefix, floor = ARGV[3], ARGV[4], ARGV[5]
 local page = call('SCAN', ARGV[1], 'MATCH', flag_prefix .. '{*', 'COUNT', ARGV[2])
 local highest, dropped = '', 0
 for _, flag in ipairs(page[2]) do
   local balance = balance_prefix .. string.sub(flag, #flag_prefix + 1)
-  local epoch = call('HGET', balance, 'epoch') or ''
+  local epoch, of_flag = epoch_of(balance), epoch_of(flag)
+  if older(epoch, of_flag) then
+    epoch = of_flag
+  end
   if older(highest, epoch) then
     highest = epoch
   end

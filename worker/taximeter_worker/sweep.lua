@@ -5,9 +5,14 @@
 -- ARGV[1]  the epoch of a rebuild that has written every known workspace
 --
 -- Returns 1 when it was deleted, 0 when it is of this epoch or newer.
-local epoch = redis.call('HGET', KEYS[2], 'epoch')
-if epoch and (#epoch > #ARGV[1] or (#epoch == #ARGV[1] and epoch >= ARGV[1])) then
-  return 0
+for _, key in ipairs(KEYS) do
+  local epoch = redis.pcall('HGET', key, 'epoch')
+  -- What no writer of ours has left has no epoch, see scan.lua.
+  if type(epoch) == 'string' and #epoch < 19 and string.find(epoch, '^%d+$')
+    and (#epoch > #ARGV[1] or (#epoch == #ARGV[1] and epoch >= ARGV[1]))
+  then
+    return 0
+  end
 end
 redis.call('DEL', KEYS[1], KEYS[2])
 return 1
