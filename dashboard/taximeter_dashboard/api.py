@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from psycopg import Connection
 from starlette.responses import Response
 
-from taximeter_dashboard import analysis, api_bodies, api_problems, cursors, filters, listing, times
+from taximeter_dashboard import analysis, api_bodies, api_parameters, api_problems, cursors, filters, listing, times
 from taximeter_dashboard import api_documents as documents
 from taximeter_dashboard.errors import NotFound
 from taximeter_dashboard.house import CurrentHouse, House, admit
@@ -25,7 +25,6 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[
     str,
     Query(
-        max_length=200,
         description="`next` of the page before; empty for the first page. One of another list is refused.",
         json_schema_extra={"format": "cursor"},
     ),
@@ -40,7 +39,11 @@ Zone = Annotated[
     ),
 ]
 
-router = APIRouter(prefix="/api/v1/workspaces/{workspace_id}", responses=api_problems.PROBLEMS)
+router = APIRouter(
+    prefix="/api/v1/workspaces/{workspace_id}",
+    responses=api_problems.PROBLEMS,
+    dependencies=[Depends(api_parameters.refuse_unknown)],
+)
 
 # Quantities stay exact: a number with six decimals beyond 2^53 has no float.
 _encode = msgspec.json.Encoder(decimal_format="number").encode

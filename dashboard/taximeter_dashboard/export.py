@@ -15,7 +15,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from taximeter_dashboard import api_problems, export_formats, filters, times
+from taximeter_dashboard import api_parameters, api_problems, export_formats, filters, times
 from taximeter_dashboard.errors import ExportEnded, NotFound, Problem
 from taximeter_dashboard.house import CurrentHouse, House, admit
 from taximeter_dashboard.render import zone_of
@@ -70,6 +70,7 @@ def export_page(
 @router.get(
     "/api/v1/workspaces/{workspace_id}/export",
     response_class=StreamingResponse,
+    dependencies=[Depends(api_parameters.refuse_unknown)],
     responses={
         **api_problems.PROBLEMS,
         200: {

@@ -105,12 +105,28 @@ def test_row_45_staff_without_the_owners_role_is_403(client: TestClient):
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=1e9", "limit=0", "limit=-1", "limit=NaN", "limit=101", "limit=9" * 400, "sort=drop", "sort="]
+    "query",
+    [
+        *("limit=1e9", "limit=0", "limit=-1", "limit=NaN", "limit=101", "limit=9" * 400, "sort=drop", "sort="),
+        *("page=-1", "page=2", "tol=chat", "workspace_id=other", "%20limit=5"),
+    ],
 )
 def test_row_46_a_parameter_that_makes_no_sense_is_422_and_named(client: TestClient, query: str):
     answer = client.get(f"{API}/usages?{query}", headers=bearer())
     assert answer.status_code == 422
-    assert answer.json()["detail"].startswith(query.partition("=")[0])
+    assert answer.json()["detail"].startswith(query.partition("=")[0].replace("%20", " "))
+
+
+@pytest.mark.parametrize("path", ["usages", "payments", "status-changes", "analysis", "export"])
+def test_row_46_a_parameter_that_is_not_there_is_named_with_those_that_are(client: TestClient, path: str):
+    answer = client.get(f"{API}/{path}?colour=red", headers=bearer())
+    assert answer.status_code == 422
+    named = answer.json()["detail"]
+    assert named.startswith("colour: There is no such parameter here. There are: ")
+    for name in named.rpartition(": ")[2].rstrip(".").split(", "):
+        assert "no such parameter" not in client.get(f"{API}/{path}?{name}=%FF", headers=bearer()).text
+    # a tool that asks whether AI is on is never turned away
+    assert client.get(f"{API}/enabled?_=1", headers=bearer()).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -126,7 +142,7 @@ def test_row_47_a_tampered_cursor_is_400(client: TestClient):
         other = "A" if cursor[place] != "A" else "B"
         bad = cursor[:place] + other + cursor[place + 1 :]
         assert client.get(f"{API}/usages", params={"cursor": bad}, headers=bearer()).status_code == 400
-    for bad in ("x", "é", "=", cursor + "A", cursor * 3, "%00", "../.."):
+    for bad in ("x", "é", "=", cursor + "A", cursor * 3, cursor * 200, "%00", "../.."):
         assert client.get(f"{API}/usages", params={"cursor": bad}, headers=bearer()).status_code == 400
 
 
