@@ -140,7 +140,7 @@ def book_mutated(booker: Booker, database_url: str, messages: int) -> None:
     conn = booking_connection(database_url)
     for _ in range(messages // BATCH_MESSAGES):
         bodies = [mutator.next() for _ in range(BATCH_MESSAGES)]
-        batch = [Message(body, content_type, "taximeter.usage", 0.0) for body, content_type in bodies]
+        batch = [Message(body, content_type, "taximeter.payment", 0.0, may_pay=True) for body, content_type in bodies]
         # A few of these would fill a balance to its brim; what happens there is row 31 of the bad input.
         batch = [one for one in batch if all(p.amount < HUGE for p in booker.decode([one]).payments)]
         decoded = booker.decode(batch)

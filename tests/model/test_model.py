@@ -153,7 +153,7 @@ class System(RuleBasedStateMachine):
 
     def _receive(self, events: list[bytes]) -> None:
         body = b"[" + b",".join(events) + b"]"
-        message = Message(body, names.CONTENT_TYPE_BATCH, names.USAGE_QUEUE, 0.0)
+        message = Message(body, names.CONTENT_TYPE_BATCH, names.PAYMENT_QUEUE, 0.0, may_pay=True)
         self.worker.booker.book(self.worker.conn, self.worker.booker.decode([message]))
         self.owed -= self.book.receive(events)
         self.sent = [*self.sent, *events][-20:]

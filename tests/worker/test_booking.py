@@ -81,10 +81,11 @@ def test_an_empty_batch_is_nothing(runtime, feed, ledger):
     assert ledger.quarantined() == {}
 
 
-def test_the_queues_carry_either_kind(runtime, feed, ledger):
-    feed.pay(usage("acme", 1000))
-    feed.send(payment("acme", "1"), usage("acme", 1000))
+def test_usage_may_come_as_payments_do_and_payments_not_as_usage(runtime, feed, ledger):
+    feed.pay(usage("acme", 1000), payment("acme", "1"))
+    feed.send(payment("acme", "7"), usage("acme", 1000))
     eventually(lambda: ledger.balance("acme") == "0.998")
+    eventually(lambda: ledger.quarantined() == {"wrong_queue": 1})
 
 
 def test_a_message_larger_than_a_batch_is_booked_in_parts(new_runtime, feed, ledger, broker_url):

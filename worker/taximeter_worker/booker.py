@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from taximeter_db import flags_state, ledger, money
 from taximeter_db.claims import Hope
-from taximeter_db.events import Policy, Rejected, Usage, WorkspaceState
+from taximeter_db.events import Payment, Policy, Rejected, Usage, WorkspaceState
 from taximeter_db.sealing import Sealer
 from taximeter_worker import failpoints, flags
 from taximeter_worker.decode import Decoded, Limits, decode_message
@@ -82,8 +82,11 @@ class Booker:
                 continue
             decoded = decode_message(message.body, message.content_type, now=now, limits=self._limits)
             batch.usages += decoded.usages
-            batch.payments += decoded.payments
             batch.rejected += decoded.rejected
+            if message.may_pay:
+                batch.payments += decoded.payments
+            else:
+                batch.rejected += map(_misrouted, decoded.payments)
         batch.usages = price(self._book(), batch.usages, batch.rejected)
         failpoints.hit("after_decode")
         return batch
@@ -212,6 +215,19 @@ def _distrusted(message: Message) -> Rejected:
         "when you know where it comes from.",
         event=message.body,
         content_type=message.content_type,
+    )
+
+
+def _misrouted(payment: Payment) -> Rejected:
+    return Rejected(
+        reason="wrong_queue",
+        detail="A payment came by the way of usages, which whoever may send usage can take. Send payments with the routing "
+        "key, or to the list, that is for them; replay this one only when you know where it comes from.",
+        event=payment.raw,
+        content_type="application/cloudevents+json",
+        workspace_id=payment.workspace_id,
+        event_id=payment.payment_id,
+        kind="payment",
     )
 
 

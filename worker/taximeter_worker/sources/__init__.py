@@ -19,6 +19,7 @@ class Message:
         received_at: Unix time in seconds.
         given_up: the broker put it aside after too many deliveries; it must be kept, not booked.
         distrusted: what is wrong with its signature; it must be kept, not booked.
+        may_pay: it came by the way that leads to payments alone, so that whoever sent it may make money.
     """
 
     body: bytes
@@ -27,6 +28,7 @@ class Message:
     received_at: float
     given_up: bool = False
     distrusted: str | None = None
+    may_pay: bool = False
 
 
 class Source(Protocol):

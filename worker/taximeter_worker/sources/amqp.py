@@ -43,6 +43,8 @@ PREFETCH_START = 64
 PREFETCH_MAX = 4000
 SIDE_PREFETCH_MAX = 50
 """For payments and given-up messages, which are few."""
+_WAYS_TO_PAY = (names.PAYMENT_ROUTING_KEY, names.PAYMENT_QUEUE)
+"""The routing keys of payments: by our exchange, and by the default one, as who moves messages from queue to queue sends them."""
 
 
 class AmqpSource:
@@ -241,9 +243,11 @@ class AmqpSource:
             self._held_bytes += len(body)
             self._unacked.append((message.delivery_tag, len(body)))
             self._message_bytes += (len(body) - self._message_bytes) / min(self._received, 64)
-            self._arrived.append(
-                Message(body, message.properties.get("content_type"), queue, time.time(), queue == names.DEAD_QUEUE)
-            )
+            content_type, given_up = message.properties.get("content_type"), queue == names.DEAD_QUEUE
+            # RabbitMQ checks the routing key against the user's rights, and not those of the headers CC and BCC, which lead
+            # into queues as well: what was sent as usage stays usage.
+            may_pay = queue == names.PAYMENT_QUEUE and message.delivery_info.get("routing_key") in _WAYS_TO_PAY
+            self._arrived.append(Message(body, content_type, queue, time.time(), given_up, may_pay=may_pay))
 
         def on_cancel(_tag: str) -> None:
             self._lost = f"the broker cancelled the consumer of {queue}"

@@ -295,9 +295,11 @@ class RedisSource:
             for item in items:
                 self._unacked.append((index, len(item)))
                 self._held_bytes += len(item)
-                signed, distrusted = self._producers.check(item, self._queues[index])
+                queue = self._queues[index]
+                signed, distrusted = self._producers.check(item, queue)
                 body, content_type = unwrap(signed)
-                messages.append(Message(body, content_type, self._queues[index], now, distrusted=distrusted))
+                may_pay = queue == names.PAYMENT_QUEUE
+                messages.append(Message(body, content_type, queue, now, distrusted=distrusted, may_pay=may_pay))
         return messages
 
     def _beat(self) -> None:
