@@ -18,7 +18,7 @@ from taximeter_dashboard.errors import NotFound
 from taximeter_dashboard.house import CurrentHouse, House, admit, viewer_of
 from taximeter_dashboard.listing import Sort
 from taximeter_dashboard.render import base, render, safe_path, wants_panel, wants_part, zone_of
-from taximeter_dashboard.viewers import EVERY_WORKSPACE, OPERATOR, OWNER, Viewer
+from taximeter_dashboard.viewers import EVERY_WORKSPACE, OPERATOR, OWNER, STAFF, Viewer
 from taximeter_db import rollups
 from taximeter_db.reading import access, filtered, payments, scope, summary, usages
 
@@ -68,12 +68,31 @@ def list_workspaces(
         among = viewer.workspace_ids
         if among is not None and len(among) == 1:
             return RedirectResponse(f"{base(request)}/workspaces/{among[0]}", 303)
-        found = summary.glances(conn, among, after, WORKSPACES_A_PAGE + 1)
+        found = _listed(conn, viewer, after)
         if viewer.role(EVERY_WORKSPACE) == OPERATOR:
             scope.enter(conn, EVERY_WORKSPACE)  # no workspace has this id: it opens the log of looks and no rows
             access.log_look(conn, EVERY_WORKSPACE, viewer.subject, request.url.path[:1000])
     more = found[WORKSPACES_A_PAGE - 1].workspace_id if len(found) > WORKSPACES_A_PAGE else None
     return render(request, "workspaces.html", workspaces=found[:WORKSPACES_A_PAGE], more=more, viewer=viewer)
+
+
+def _listed(conn: Connection[Any], viewer: Viewer, after: str) -> list[summary.Glance]:
+    """A page of the list, and one more if there are more. A balance is for whoever may look at the workspace."""
+    found: list[summary.Glance] = []
+    while len(found) <= WORKSPACES_A_PAGE:
+        some = summary.glances(conn, viewer.workspace_ids, after, WORKSPACES_A_PAGE + 1)
+        found += [one for one in some if _may_look(conn, viewer, one.workspace_id)]
+        if len(some) <= WORKSPACES_A_PAGE:
+            break
+        after = some[-1].workspace_id
+    return found[: WORKSPACES_A_PAGE + 1]
+
+
+def _may_look(conn: Connection[Any], viewer: Viewer, workspace_id: str) -> bool:
+    if viewer.role(workspace_id) != STAFF:
+        return True
+    scope.enter(conn, workspace_id)
+    return access.may_read(conn, workspace_id, viewer.subject)
 
 
 @router.get("/workspaces/{workspace_id}")

@@ -10,6 +10,7 @@ from attacks.surface import HOST, OURS, SECRET, THEIRS, Route, routes
 from dashboard_factory import bearer, make_settings
 from taximeter_dashboard.app import create_app
 from taximeter_dashboard.viewers import OPERATOR, OWNER, STAFF
+from taximeter_db.reading import access
 
 ROUTES = routes(create_app(make_settings("postgresql://nobody@127.0.0.1:9/none")))
 OF_A_WORKSPACE = [route for route in ROUTES if route.of_a_workspace]
@@ -68,6 +69,26 @@ def test_no_stranger_no_neighbour_no_staff_gets_in(client, browser, conn, route:
         assert answer.status_code == 403
         assert SECRET not in answer.text
     assert _everything(conn) == before
+
+
+def test_the_list_shows_the_staff_what_an_owner_allowed(client, browser, conn):
+    """A balance and a status are worth as much there as on the workspace's own page."""
+    both = {OURS: STAFF, THEIRS: STAFF}
+    headers = bearer("staff", workspaces=[OURS, THEIRS], sub="u-list")
+    for answer in (browser(both, subject="u-list").get("/"), client.get("/", headers=headers)):
+        assert answer.status_code == 200
+        assert "711.25" not in answer.text
+        assert "/workspaces/" not in answer.text
+    mixed = browser({OURS: OWNER, THEIRS: STAFF}, subject="u-list").get("/")
+    assert f"/workspaces/{OURS}" in mixed.text
+    assert "711.25" not in mixed.text
+    access.allow(conn, THEIRS, "u-list", "the owner")
+    try:
+        allowed = browser(both, subject="u-list").get("/")
+        assert f"/workspaces/{OURS}" not in allowed.text
+        assert "711.25" in allowed.text
+    finally:
+        access.disallow(conn, THEIRS, "u-list", "the owner")
 
 
 @pytest.mark.parametrize(
