@@ -236,7 +236,7 @@ def test_postgres_is_as_durable_and_as_discreet_as_the_embedded_one():
 def test_valkey_is_as_durable_as_the_embedded_one():
     words = _service("valkey")["command"][1:]
     given = dict(zip(words[::2], words[1::2], strict=True))
-    for setting in ("appendonly", "appendfsync", "maxmemory-policy"):
+    for setting in ("appendonly", "appendfsync", "maxmemory-policy", "proto-max-bulk-len"):
         assert given[f"--{setting}"] == embedded_valkey.SETTINGS[setting]
 
 

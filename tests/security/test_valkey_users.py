@@ -116,6 +116,14 @@ def test_a_tool_is_refused(as_user: Callable[..., redis.Redis], command: tuple[s
         as_user("tool").execute_command(*command)
 
 
+def test_a_tool_cannot_push_what_fills_a_worker(as_user: Callable[..., redis.Redis]):
+    """Twice a message's limit is taken, and quarantined by the worker with a reason; the server hangs up on more."""
+    tool = as_user("tool", BROKER_DATABASE)
+    tool.lpush(names.USAGE_QUEUE, b"x" * 2 * names.MESSAGE_BYTES_MAX)
+    with pytest.raises((redis.exceptions.RedisError, OSError)):
+        tool.lpush(names.USAGE_QUEUE, b"x" * (2 * names.MESSAGE_BYTES_MAX + 1))
+
+
 @pytest.mark.parametrize(
     "command", [("FLUSHALL",), ("CONFIG", "GET", "*"), ("ACL", "LIST"), ("SHUTDOWN",), ("SET", "mine", "1")]
 )

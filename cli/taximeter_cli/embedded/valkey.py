@@ -41,6 +41,8 @@ SETTINGS: Mapping[str, str] = {
     "save": '""',
     # a full memory must refuse a write, never drop a queue or a flag
     "maxmemory-policy": "noeviction",
+    # twice what a message may have, as RabbitMQ's: by Valkey's own half a gigabyte one push could fill a worker's memory
+    "proto-max-bulk-len": "33554432",
     "daemonize": "no",
 }
 
