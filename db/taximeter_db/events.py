@@ -100,7 +100,8 @@ class Payment(msgspec.Struct, gc=False):
 class Rejected(msgspec.Struct, gc=False):
     """What cannot be booked, kept whole: a reason code, a sentence for a person, and the bytes as received.
 
-    `kind` is ``usage``, ``payment`` or ``message`` (when it is not even known to be an event).
+    `kind` is ``usage``, ``payment`` (a whole message, too, that came by the way of payments) or ``message`` (when it is not even
+    known to be an event).
     """
 
     reason: str

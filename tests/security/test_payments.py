@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import amqp
@@ -23,13 +24,20 @@ from workers import Ledger, WorkerProcess, eventually, payment, usage
 CHAT = ProducerKey("chat", "c" * 64)
 
 
-def _publish(url: str, events: Any, routing_key: str, content_type: str, **headers: list[str]) -> None:
+def _publish(
+    url: str,
+    events: Any,
+    routing_key: str,
+    content_type: str,
+    properties: Mapping[str, str] = MappingProxyType({}),
+    **headers: list[str],
+) -> None:
     with Connection(url) as connection:
         connection.connect()
         channel = connection.connection.channel()
         channel.confirm_select()
         message = amqp.Message(
-            json.dumps(events), content_type=content_type, delivery_mode=2, application_headers=headers
+            json.dumps(events), content_type=content_type, delivery_mode=2, application_headers=headers, **properties
         )
         channel.basic_publish(message, exchange=names.EXCHANGE, routing_key=routing_key, mandatory=True)
         channel.wait(amqp.spec.Basic.Ack)
@@ -56,6 +64,40 @@ def test_on_rabbitmq_a_tool_credits_nothing(
     eventually(lambda: ledger.balance("acme") == "4.997", what="three usages and the only payment")
     eventually(lambda: ledger.quarantined() == {"wrong_queue": 5}, what="what the tool forged")
     ledger.verify()
+
+
+def test_on_rabbitmq_a_replay_of_what_was_given_up_credits_nothing_either(
+    rabbitmq_user: Callable[[str], str],
+    new_worker: Callable[..., WorkerProcess],
+    priced_url: str,
+    redis_url: str,
+    ledger: Ledger,
+):
+    """A tool can have a message given up, so that an operator finds it among those to be replayed unseen."""
+    worker = new_worker(priced_url, rabbitmq_user("worker"), redis_url).start()
+    eventually(lambda: worker.connected)
+    assert worker.stop() == 0
+    batch, sent = names.CONTENT_TYPE_BATCH, {"expiration": "1"}
+    _publish(rabbitmq_user("tool"), [usage(), payment("acme", "1000")], names.USAGE_ROUTING_KEY, batch, sent)
+    for header in ("CC", "BCC"):
+        events = [payment("acme", "1001")]
+        _publish(
+            rabbitmq_user("tool"),
+            events,
+            names.USAGE_ROUTING_KEY,
+            batch,
+            sent,
+            **{header: [names.PAYMENT_ROUTING_KEY]},
+        )
+    _publish(rabbitmq_user("billing"), [payment("acme", "5")], names.PAYMENT_ROUTING_KEY, batch, sent)
+    worker.start()
+    eventually(lambda: ledger.quarantined() == {"delivery_limit": 4}, what="all that ran out, each kept once")
+    with booking_connection(priced_url) as conn:
+        found = conn.execute("SELECT id FROM taximeter.quarantine WHERE reason = 'delivery_limit' ORDER BY id")
+        replayed = replay(conn, [row[0] for row in found])
+    assert sorted(one.result for one in replayed) == ["booked", "booked", "kept", "kept"]
+    assert {one.reason for one in replayed} == {None, "wrong_queue"}
+    assert ledger.balance("acme") == "4.999"
 
 
 @pytest.mark.parametrize("signs", [False, True], ids=["unsigned", "signed"])

@@ -86,7 +86,7 @@ class Booker:
             if message.may_pay:
                 batch.payments += decoded.payments
             else:
-                batch.rejected += map(_misrouted, decoded.payments)
+                batch.rejected += map(misrouted, decoded.payments)
         batch.usages = price(self._book(), batch.usages, batch.rejected)
         failpoints.hit("after_decode")
         return batch
@@ -218,7 +218,8 @@ def _distrusted(message: Message) -> Rejected:
     )
 
 
-def _misrouted(payment: Payment) -> Rejected:
+def misrouted(payment: Payment) -> Rejected:
+    """A payment that did not come by the way of payments, as it is kept."""
     return Rejected(
         reason="wrong_queue",
         detail="A payment came by the way of usages, which whoever may send usage can take. Send payments with the routing "
@@ -238,4 +239,5 @@ def _given_up(message: Message) -> Rejected:
         "the workers' logs say about that time, then replay it.",
         event=message.body,
         content_type=message.content_type,
+        kind="payment" if message.may_pay else "message",
     )

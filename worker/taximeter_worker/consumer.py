@@ -256,6 +256,7 @@ class Consumer:
                 "Replay it with a version that has the fault mended.",
                 event=message.body,
                 content_type=message.content_type,
+                kind="payment" if message.may_pay else "message",
             )
         )
         try:

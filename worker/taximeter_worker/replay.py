@@ -17,11 +17,13 @@ from taximeter_db import ledger, quarantine
 from taximeter_db.errors import NotFoundError
 from taximeter_db.events import Outcome, Policy, Rejected, WorkspaceState
 from taximeter_db.sealing import Sealer
-from taximeter_worker.booker import price
+from taximeter_worker.booker import misrouted, price
 from taximeter_worker.decode import Decoded, Limits, decode_message
 from taximeter_worker.pricing import PriceBook, load_book
 
 CHUNK_ENTRIES = 500
+_UNREAD = ("delivery_limit", "internal_error")
+"""Reasons for which a message is kept whole before it is known what it holds."""
 BY_PRICE = "price was set"
 """Who the log names where a worker booked what had waited for a price."""
 LOCK = 7_480_312_911
@@ -89,7 +91,7 @@ def replay(
                 continue
             raise NotFoundError(f"Quarantine entry {entry_id} was resolved before ({entry.resolution}).")
         if correction is None:
-            batch = _decode(entry.event, entry.content_type, book, limits)
+            batch = _without_strange_payments(entry, _decode(entry.event, entry.content_type, book, limits))
         else:
             batch = _decode(correction, None, book, limits)
         if sealer is not None:
@@ -156,6 +158,13 @@ def _decode(event: bytes, content_type: str | None, book: PriceBook, limits: Lim
     decoded = decode_message(event, content_type, now=time.time_ns() // 1000, limits=limits or Limits())
     rejected = list(decoded.rejected)
     return Decoded(price(book, decoded.usages, rejected), list(decoded.payments), rejected)
+
+
+def _without_strange_payments(entry: quarantine.Entry, batch: Decoded) -> Decoded:
+    """A whole message that nobody could look into may hold what its sender had no right to, and the operator did not see it."""
+    if entry.reason not in _UNREAD or entry.kind == "payment":
+        return batch
+    return Decoded(batch.usages, [], [*batch.rejected, *map(misrouted, batch.payments)])
 
 
 def _replay_one(

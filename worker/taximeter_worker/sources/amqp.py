@@ -43,6 +43,8 @@ PREFETCH_START = 64
 PREFETCH_MAX = 4000
 SIDE_PREFETCH_MAX = 50
 """For payments and given-up messages, which are few."""
+_WITH_PAYMENTS = (names.PAYMENT_QUEUE, names.DEAD_QUEUE)
+"""What is given up keeps the routing key with which it was sent."""
 _WAYS_TO_PAY = (names.PAYMENT_ROUTING_KEY, names.PAYMENT_QUEUE)
 """The routing keys of payments: by our exchange, and by the default one, as who moves messages from queue to queue sends them."""
 
@@ -246,7 +248,7 @@ class AmqpSource:
             content_type, given_up = message.properties.get("content_type"), queue == names.DEAD_QUEUE
             # RabbitMQ checks the routing key against the user's rights, and not those of the headers CC and BCC, which lead
             # into queues as well: what was sent as usage stays usage.
-            may_pay = queue == names.PAYMENT_QUEUE and message.delivery_info.get("routing_key") in _WAYS_TO_PAY
+            may_pay = queue in _WITH_PAYMENTS and message.delivery_info.get("routing_key") in _WAYS_TO_PAY
             self._arrived.append(Message(body, content_type, queue, time.time(), given_up, may_pay=may_pay))
 
         def on_cancel(_tag: str) -> None:
