@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ ROLES: Final = (OWNER, READER, STAFF, OPERATOR)
 EVERY_WORKSPACE: Final = "*"
 WORKSPACES_MAX: Final = 2_000
 _NAME_CHARACTERS_MAX: Final = 255
+_UNSHOWN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters and half surrogate pairs. Joiners and the like are parts of names."""
 
 
 class Viewer(msgspec.Struct, frozen=True):
@@ -74,10 +77,14 @@ def viewer(settings: Settings, claims: Mapping[str, Any]) -> Viewer:
     # Every workspace at once is for operators, whose looks are logged; a host must name those of an owner.
     if role != OPERATOR:
         roles.pop(EVERY_WORKSPACE, None)
+    # No workspace has such an id, and PostgreSQL has no such text.
+    roles = {name: kind for name, kind in roles.items() if name.isascii() and name.isprintable()}
     if len(roles) > WORKSPACES_MAX:
         raise ValueError("workspaces")
     name = claim(claims, settings.token_name_claim)
-    return Viewer(subject, str(name or subject)[:_NAME_CHARACTERS_MAX], roles)
+    return Viewer(
+        subject, _UNSHOWN.sub("\N{REPLACEMENT CHARACTER}", str(name or subject)[:_NAME_CHARACTERS_MAX]), roles
+    )
 
 
 def _role(settings: Settings, value: Any) -> str | None:

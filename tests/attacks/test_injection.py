@@ -136,6 +136,20 @@ def test_names_from_the_host_platform_are_shown_as_text(browser, path: str):
             harmless(who.request(method, path, data={"low": "0.5"} if method == "POST" else None))
 
 
+@pytest.mark.parametrize("odd", ["a\x00b", "a\nb"], ids=["NUL", "line end"])
+def test_names_that_no_database_takes_fail_nothing(client, conn, odd: str):
+    """In what the host platform signed: a person's name goes into the log of changes, ids into the list."""
+    headers = bearer(name=odd, sub="u-odd") | {"sec-fetch-site": "same-origin"}
+    low = conn.execute("SELECT low_balance_threshold FROM taximeter.workspaces WHERE workspace_id = %s", [OURS])
+    other = "2" if str(low.fetchone()[0]).startswith("1") else "1"
+    assert client.post(f"/workspaces/{OURS}/settings", data={"low": other}, headers=headers).status_code == 303
+    page = client.get(f"/workspaces/{OURS}/settings", headers=headers)
+    assert "a\N{REPLACEMENT CHARACTER}b (u-odd)" in page.text
+    listed = client.get("/", headers=bearer(workspaces=[OURS, THEIRS, odd]))
+    assert listed.status_code == 200
+    assert f"/workspaces/{THEIRS}" in listed.text
+
+
 def test_every_stored_text_finds_its_rows_as_a_filter(browser, stored):
     who = browser({STORED: OWNER})
     for text in TEXTS.values():
