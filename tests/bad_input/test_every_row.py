@@ -119,6 +119,11 @@ def test_row_17_same_id_same_content_is_counted_not_charged(stage: Stage):
     stage.send(again)
     eventually(lambda: stage.workspace("row-17").duplicate_count == 1)
     assert stage.booked("row-17", 1).balance == Decimal("-0.002")
+    payment = paid("row-17", 2)
+    stage.send(payment, payment=True)
+    stage.booked("row-17", 1, payments=1)
+    stage.send({**payment, "source": "/another"}, paid("row-17", 3), payment=True)
+    assert stage.booked("row-17", 1, payments=2).balance == Decimal("1.998")
     assert stage.refused("row-17") == []
 
 
@@ -146,6 +151,8 @@ def test_row_20_the_same_id_in_two_workspaces(stage: Stage):
     one, two = good("row-20-a", 1), {**good("row-20-b", 1), "id": "row-20-a-1"}
     stage.send(one, two)
     assert stage.booked("row-20-a", 1).duplicate_count == stage.booked("row-20-b", 1).duplicate_count == 0
+    stage.send(paid("row-20-a", 2), {**paid("row-20-b", 2), "id": "row-20-a-2"}, payment=True)
+    assert stage.booked("row-20-a", 1, payments=1).balance == stage.booked("row-20-b", 1, payments=1).balance
 
 
 def test_row_22_an_unknown_workspace_where_they_are_quarantined(stage: Stage, valkey):
@@ -169,6 +176,10 @@ def test_row_22_an_unknown_workspace_where_they_are_quarantined(stage: Stage, va
         assert entry.reason == "unknown_workspace"
         assert "taximeter workspace set row-22" in entry.detail
         stage.booked("row-22-known", 3)
+        payment = paid("row-22", 2)
+        feed.pay(payment, paid("row-22-known", 4))
+        assert stage.kept(dump(payment)).reason == "unknown_workspace"
+        stage.booked("row-22-known", 3, payments=1)
         assert stage.workspace("row-22") is None
     finally:
         feed.close()
@@ -205,6 +216,20 @@ def test_row_31_a_balance_beyond_the_column_books_nothing_by_halves(stage: Stage
     assert "10^15" in entry.detail
     assert stage.booked("row-31", payments=1).balance == Decimal(brim)
     assert stage.booked("row-31-b", payments=1).balance == 3
+
+
+def test_row_31_a_usage_beyond_the_balance_books_nothing_by_halves(stage: Stage):
+    dear = {"model": "dear", "quantities": {"input_tokens": 900}}
+    second = good("row-31-c", 2, **dear)
+    stage.send(good("row-31-c", 1, **dear), second, good("row-31-d", 1))
+    entry = stage.kept(dump(second))
+    assert (entry.reason, entry.event_id) == ("out_of_range", "row-31-c-2")
+    assert "10^15" in entry.detail
+    assert MARK not in entry.detail
+    assert stage.booked("row-31-c", 1).balance == -900 * 10**12
+    assert stage.booked("row-31-d", 1).balance == Decimal("-0.002")
+    for table in ("usage_keys", "usage_log", "usage_payloads"):  # its id stays free, for when the price is put right
+        assert stage.one(f"SELECT count(*) FROM taximeter.{table} WHERE workspace_id = 'row-31-c'") == 1, table
 
 
 def test_row_36_a_late_event_has_the_price_of_its_own_time(stage: Stage):

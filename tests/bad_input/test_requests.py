@@ -107,8 +107,20 @@ def test_row_45_staff_without_the_owners_role_is_403(client: TestClient):
 @pytest.mark.parametrize(
     "query",
     [
-        *("limit=1e9", "limit=0", "limit=-1", "limit=NaN", "limit=101", "limit=9" * 400, "sort=drop", "sort="),
-        *("page=-1", "page=2", "tol=chat", "workspace_id=other", "%20limit=5"),
+        "limit=1e9",
+        "limit=1000000000",
+        "limit=0",
+        "limit=-1",
+        "limit=NaN",
+        "limit=101",
+        "limit=" + "9" * 400,
+        "sort=drop",
+        "sort=",
+        "page=-1",
+        "page=2",
+        "tol=chat",
+        "workspace_id=other",
+        "%20limit=5",
     ],
 )
 def test_row_46_a_parameter_that_makes_no_sense_is_422_and_named(client: TestClient, query: str):
@@ -130,7 +142,8 @@ def test_row_46_a_parameter_that_is_not_there_is_named_with_those_that_are(clien
 
 
 @pytest.mark.parametrize(
-    "query", ["page=-1", "page=0", "page=1e9", "page=x", "sort=drop", "before=-1", "upto=" + "9" * 30]
+    "query",
+    ["page=-1", "page=0", "page=1e9", "page=x", "page=" + "9" * 30, "sort=drop", "before=-1", "upto=" + "9" * 30],
 )
 def test_row_46_on_the_page_too(client: TestClient, query: str):
     assert client.get(f"/workspaces/acme/usages?{query}", headers=bearer()).status_code == 422
