@@ -89,14 +89,13 @@ class Claimed:
         self.hopeful = False
         """Whether it was claimed in the form that fails as a whole."""
 
-    def repeated(self, usage: Usage, booked: bytes, *, in_batch: bool) -> None:
+    def repeated(self, usage: Usage, booked: bytes) -> None:
         """Note an event whose key was used before: the same content is a duplicate, other content a conflict."""
         workspace_id = usage.workspace_id
         if booked == usage.fingerprint:
             self.duplicates[workspace_id] = self.duplicates.get(workspace_id, 0) + 1
         else:
-            first = None if in_batch else booked
-            self.conflicts.append(conflict("usage", workspace_id, usage.event_id, first, usage.fingerprint, usage.raw))
+            self.conflicts.append(conflict("usage", workspace_id, usage.event_id, booked, usage.fingerprint, usage.raw))
 
 
 def claim(conn: Connection[Any], usages: Sequence[Usage], hope: Hope | None) -> Claimed:
@@ -129,8 +128,7 @@ def claim(conn: Connection[Any], usages: Sequence[Usage], hope: Hope | None) -> 
     for key, usage in again:
         # What is booked decides, and not what came first in this batch: that may itself be the conflict, where messages
         # were delivered again in another order.
-        earlier = booked.get(key)
-        batch.repeated(usage, earlier or first[key].fingerprint, in_batch=earlier is None)
+        batch.repeated(usage, booked.get(key) or first[key].fingerprint)
     return batch
 
 
@@ -181,6 +179,6 @@ def _insert(
     ):
         key = event_key.bytes + names[workspace_id]
         booked[key] = fingerprint.bytes
-        batch.repeated(first[key], fingerprint.bytes, in_batch=False)
+        batch.repeated(first[key], fingerprint.bytes)
     batch.new = [usage for key, usage in first.items() if key in claimed]
     return booked

@@ -60,14 +60,13 @@ def _limits(text: str) -> tuple[int, int]:
 _micros = functools.lru_cache(maxsize=64)(rows.micros)
 
 
-def conflict(kind: str, workspace_id: str, event_id: str, booked: bytes | None, given: bytes, raw: bytes) -> Rejected:
-    """An event whose id was used before for other content; `booked` is None where both came in one batch."""
-    first = f"fingerprint {booked.hex()}" if booked else "an earlier event of the same batch"
+def conflict(kind: str, workspace_id: str, event_id: str, booked: bytes, given: bytes, raw: bytes) -> Rejected:
+    """An event whose id was used before, for the content with the fingerprint `booked`."""
     return Rejected(
         reason="id_conflict",
         detail=(
-            f"The id was used before in workspace {workspace_id} for other content ({first}, this one "
-            f"{given.hex()}). The first stays booked. If this is another {kind}, publish it under an id of its own."
+            f"The id was used before in workspace {workspace_id} for other content (fingerprint "
+            f"{booked.hex()}, this one {given.hex()}). The first stays booked. If this is another {kind}, publish it under an id of its own."
         ),
         event=raw,
         content_type="application/cloudevents+json",

@@ -144,7 +144,10 @@ def test_row_19_the_same_id_twice_in_one_message(stage: Stage):
     stage.send(first, other, first, good("row-19", 2))
     row = stage.booked("row-19", 2)
     assert (row.balance, row.duplicate_count) == (Decimal("-0.004"), 1)
-    assert [entry.reason for entry in stage.refused("row-19")] == ["id_conflict"]
+    [entry] = stage.refused("row-19")
+    assert (entry.reason, bytes(entry.event)) == ("id_conflict", dump(other))
+    assert len(set(re.findall(FINGERPRINT, entry.detail))) == 2
+    assert MARK not in entry.detail
 
 
 def test_row_20_the_same_id_in_two_workspaces(stage: Stage):
