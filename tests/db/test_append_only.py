@@ -52,6 +52,16 @@ def test_partitions_refuse_when_named_directly(booked, statement: str):
 
 
 @pytest.mark.parametrize(
+    "statement", ["DELETE FROM {}", "DELETE FROM {} WHERE false", "TRUNCATE {}", "TRUNCATE {} CASCADE"]
+)
+def test_a_workspace_stays(booked, statement: str):
+    """With its row would go its balance, its numbers and the end of its chain; the next event would begin from nothing."""
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        booked.execute(statement.format("taximeter.workspaces"))
+    assert booked.execute("SELECT count(*) FROM taximeter.workspaces").fetchone() != (0,)
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "UPDATE taximeter.quarantine SET event = ''",

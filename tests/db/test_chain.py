@@ -26,7 +26,7 @@ def booked(conn, usage, payment):
     ledger.book(conn, [usage("a", "g", cost=0), usage("b", "g", provider=None, model=None)])
     for (name,) in conn.execute(
         """SELECT relid::text FROM pg_partition_tree('taximeter.usages') UNION ALL
-           VALUES ('taximeter.payments'), ('taximeter.usage_keys')"""
+           VALUES ('taximeter.payments'), ('taximeter.usage_keys'), ('taximeter.workspaces')"""
     ).fetchall():
         conn.execute(f"ALTER TABLE {name} DISABLE TRIGGER USER")
     for table in TABLES:

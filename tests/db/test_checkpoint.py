@@ -104,8 +104,8 @@ def test_a_tail_cut_off_without_a_trace_is_found_with_the_checkpoint_alone(booke
 
 def test_a_workspace_that_vanished_is_found(booked):
     known = take(booked)
-    booked.execute("ALTER TABLE taximeter.usage_keys DISABLE TRIGGER USER")
-    booked.execute("ALTER TABLE taximeter.payments DISABLE TRIGGER USER")
+    for table in ("payments", "usage_keys", "workspaces"):
+        booked.execute(f"ALTER TABLE taximeter.{table} DISABLE TRIGGER USER")
     for table in ("usages", "payments", "usage_keys", "workspaces"):
         booked.execute(f"DELETE FROM taximeter.{table} WHERE workspace_id = 'b'")
     assert verify(booked).ok

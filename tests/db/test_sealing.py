@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+import psycopg
 import pytest
 
 from taximeter_db import connect, erasing, ledger, master_keys, quarantine, sealing
@@ -181,6 +182,35 @@ def test_only_an_erasure_that_says_so_may_overwrite(conn, usage):
                 conn.execute(statement)
     with pytest.raises(Exception, match="append-only"):
         conn.execute("UPDATE taximeter.usage_payloads SET payload = ''")
+
+
+def test_an_erasure_empties_and_forges_nothing(conn, masters, usage, payment):
+    rejected = Rejected("bad_json", "Nothing to see.", b"{", None, workspace_id="a")
+    ledger.book(conn, [usage("a", payload=SMALL)], [payment("a")], [rejected, rejected])
+    conn.execute("UPDATE taximeter.quarantine SET resolved_at = now(), resolution = 'dismissed', resolved_by = 'olga'")
+    conn.execute(
+        """INSERT INTO taximeter.quarantine_actions (entry_id, action, result, correction, done_by)
+           SELECT id, 'replay', 'kept', '{}', 'olga' FROM taximeter.quarantine"""
+    )
+    (partition,) = conn.execute("SELECT tableoid::regclass::text FROM taximeter.usage_payloads").fetchone()
+    with conn.transaction():
+        conn.execute("SET LOCAL taximeter.erasing = 'on'")
+        for table, change in (
+            ("usage_payloads", "payload = 'forged', codec = 0"),
+            ("usage_payloads", "payload = ''"),
+            ("usage_payloads", "payload = '', codec = -1, seq = 7"),
+            (partition.removeprefix("taximeter."), "payload = 'forged', codec = 0"),
+            ("quarantine_actions", "correction = 'forged'"),
+            ("quarantine_actions", "correction = NULL, done_by = 'eve'"),
+            ("quarantine", "event = 'forged'"),
+            ("quarantine", "event = '', resolution = 'booked'"),
+            ("quarantine", "event = '', resolved_by = 'eve'"),
+        ):
+            with pytest.raises(psycopg.errors.RestrictViolation), conn.transaction():
+                conn.execute(f"UPDATE taximeter.{table} SET {change}")
+    assert erasing.erase(conn, "a", by="olga").quarantined
+    assert conn.execute("SELECT DISTINCT resolved_by, event FROM taximeter.quarantine").fetchall() == [("olga", b"")]
+    assert conn.execute("SELECT DISTINCT correction FROM taximeter.quarantine_actions").fetchall() == [(None,)]
 
 
 def test_master_keys_are_read_strictly_and_never_shown(tmp_path, monkeypatch):

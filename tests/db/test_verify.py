@@ -17,7 +17,7 @@ def booked(conn, usage, payment):
     ledger.book(conn, [usage("a", cost=5)])
     for (name,) in conn.execute(
         """SELECT relid::text FROM pg_partition_tree('taximeter.usages') UNION ALL
-           VALUES ('taximeter.payments'), ('taximeter.usage_keys')"""
+           VALUES ('taximeter.payments'), ('taximeter.usage_keys'), ('taximeter.workspaces')"""
     ).fetchall():
         conn.execute(f"ALTER TABLE {name} DISABLE TRIGGER USER")
     return conn
