@@ -148,11 +148,14 @@ def test_a_dead_queue_is_left_out_until_it_is_back(own_rabbitmq, new_runtime, le
 def test_a_lost_delivery_comes_again(new_runtime, broker_url, ledger, feed):
     """The reply that holds the messages is lost on the way: the broker thinks that they were taken, and nobody has them."""
     with through(broker_url) as proxy:
-        runtime = new_runtime(proxy.url(broker_url))
+        runtime = new_runtime(proxy.url(broker_url), canary_seconds=0)
         feed.send(usage("acme"))
         eventually(lambda: ledger.usages == 1)
+        # On Valkey the message is in two replies. One only says that something is there; this is how the one that takes begins:
+        # two queues, a message in the first.
+        taking = b"specversion" if broker_url.startswith("amqp") else b"*2\r\n*1\r\n$"
         for number in range(1, 4):
-            lost = proxy.drop_reply(b"specversion")
+            lost = proxy.drop_reply(taking)
             feed.send(*(usage("acme") for _ in range(10)))
             assert lost.wait(30)
             eventually(lambda number=number: ledger.usages == 1 + 10 * number)
