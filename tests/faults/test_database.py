@@ -126,7 +126,7 @@ def test_a_full_disk_is_waited_for(new_runtime, small_disk, valkey_broker_url):
                     or sample(runtime, "taximeter_database_errors_total") > 0
                 )
             )
-        assert sample(runtime, "taximeter_held_messages") > 0, "nothing is acknowledged that is not booked"
+        assert feed.unacknowledged() > 0, "nothing is acknowledged that is not booked"
         found.close()
         small_disk.relieve()
         if not server.running:  # it ends where not even its log of changes can be written

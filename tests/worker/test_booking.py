@@ -70,6 +70,11 @@ def test_bodies_that_stop_other_consumers_are_only_kept(runtime, feed, ledger):
     feed.send(usage())
     eventually(lambda: ledger.usages == 1)
     eventually(lambda: sum(ledger.quarantined().values()) >= len(BAD_BODIES))
+    eventually(lambda: feed.waiting() == 0 and sample(runtime, "taximeter_held_messages") == 0, what="no loop")
+    # A list knows no content type: there the last is a batch of three.
+    entries = len(BAD_BODIES) + (2 if feed._redis is not None else 0)
+    assert sum(ledger.quarantined().values()) == entries, "once each, however often it came"
+    assert sample(runtime, "taximeter_broker_reconnects_total") == 0
     assert "undecodable" not in ledger.quarantined()
     assert "internal_error" not in ledger.quarantined()
 
@@ -165,5 +170,17 @@ def test_an_absent_database_is_waited_for(new_runtime, feed: Feed, broker_url, s
     found = Ledger(server.url())
     eventually(lambda: found.usages == 3)
     eventually(lambda: sample(runtime, "taximeter_held_messages") == 0)
+    # Once more, and the worker ends meanwhile: what it could not book was not acknowledged, so it is in the broker.
+    found.close()
+    server.stop("immediate")
+    errors = sample(runtime, "taximeter_database_errors_total")
+    feed.send(usage("acme"))
+    eventually(lambda: sample(runtime, "taximeter_database_errors_total") >= errors + 2)
+    runtime.stop()
+    eventually(lambda: feed.waiting() > 0, what="it is given back")
+    server.start()
+    new_runtime(broker_url, database_url=server.url())
+    found = Ledger(server.url())
+    eventually(lambda: found.usages == 4)
     found.verify()
     found.close()
