@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 
 from proxy import Proxy
-from taximeter import ClosedError, ConfigurationError, FlushTimeoutError, InvalidEventError, Meter, names
+from taximeter import (
+    ClosedError,
+    ConfigurationError,
+    FlushTimeoutError,
+    InvalidEventError,
+    Meter,
+    names,
+    publisher,
+    rabbitmq,
+    valkey,
+)
 
 REQUEST = {"tool": "chat", "quantities": {"requests": 1}}
 PAYMENT = {
@@ -159,11 +169,11 @@ def test_a_stalled_broker_never_holds_up_flush_and_close(
     meter.record("acme", **REQUEST)
     meter.flush(20)
     proxy.stall()
-    # More than the sockets' buffers take, so that the publisher hangs in the middle of a write.
-    for _ in range(60):
-        meter.record("acme", **REQUEST, input="x" * 200_000)
+    # The window is more than the sockets' buffers take: the publisher hangs in the middle of a write.
+    for _ in range(12):
+        meter.record("acme", **REQUEST, input="x" * 900_000)
     started = time.monotonic()
-    with pytest.raises(FlushTimeoutError, match="60 events"):
+    with pytest.raises(FlushTimeoutError, match="12 events"):
         meter.flush(0.5)
     meter.record("acme", **REQUEST)
     meter.close(timeout=0.5)
@@ -171,7 +181,29 @@ def test_a_stalled_broker_never_holds_up_flush_and_close(
     proxy.resume()
     after = make_meter(broker_url=broker.url)
     after.flush(20)
-    assert len({event["id"] for event in broker.events()}) == 62
+    assert len({event["id"] for event in broker.events()}) == 14
+
+
+@pytest.mark.parametrize("in_a_write", [False, True])
+def test_a_hung_connection_is_given_up(
+    broker: Any, proxy: Proxy, make_meter: Callable[..., Meter], monkeypatch: pytest.MonkeyPatch, in_a_write: bool
+) -> None:
+    """Neither a confirm that never comes nor a write that nobody takes is waited for without end."""
+    if in_a_write:
+        monkeypatch.setattr(rabbitmq, "WRITE_TIMEOUT_SECONDS", 1.0)
+    else:
+        monkeypatch.setattr(publisher, "CONFIRM_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(valkey, "TIMEOUT_SECONDS", 1.0)
+    meter = make_meter(broker_url=proxy.url(broker.url))
+    meter.record("acme", **REQUEST)
+    meter.flush(20)
+    proxy.stall()
+    for _ in range(12):
+        meter.record("acme", **REQUEST, input="x" * (900_000 if in_a_write else 10))
+    wait_until(lambda: meter.stats().failures > 0)
+    proxy.resume()
+    meter.flush(30)
+    assert len({event["id"] for event in broker.events()}) == 13
 
 
 def test_the_interpreter_exits_in_spite_of_a_stalled_broker(

@@ -34,8 +34,10 @@ def test_killed_at_every_point_it_still_happens_once(new_worker, priced_url, val
     url = valkey.url(BROKER_DATABASE)
     feed = Feed(url)
     worker = new_worker(priced_url, url, valkey.url(0))
+    redis_client.set(names.FLAGS_READY, "1")  # warm: making all flags anew would mend them
     for point in failpoints.BOOKING_POINTS:
-        feed.send(*(usage("acme", 1000) for _ in range(10)))
+        # A workspace for each, so that no later batch mends the flag of an earlier one.
+        feed.send(*(usage(point, 100_000) for _ in range(10)))
         worker.start(TAXIMETER_FAILPOINT=point)
         assert worker.wait(60) == -signal.SIGKILL, (point, worker.text())
         # What its time to live would do in 15 seconds.
@@ -44,10 +46,10 @@ def test_killed_at_every_point_it_still_happens_once(new_worker, priced_url, val
     worker.start()
     eventually(lambda: worker.connected)
     eventually(lambda: feed.waiting() == feed.unacknowledged() == 0)
-    points = len(failpoints.BOOKING_POINTS)  # a cent each; with twelve of them the balance would still be enabled
-    eventually(lambda: redis_client.hget(names.balance_key("acme"), "balance") == f"-0.{points:02}")
-    assert redis_client.hget(names.flag_key("acme"), "status") == "low"
-    assert ledger.usages == 10 * points
+    for point in failpoints.BOOKING_POINTS:
+        eventually(lambda point=point: redis_client.hget(names.balance_key(point), "balance") == "-1", what=point)
+        assert redis_client.hget(names.flag_key(point), "enabled") == "0", point
+    assert ledger.usages == 10 * len(failpoints.BOOKING_POINTS)
     assert worker.stop() == 0
     ledger.verify()
     feed.close()
@@ -156,6 +158,20 @@ def test_no_body_reaches_the_log(worker: WorkerProcess, feed: Feed, ledger: Ledg
     eventually(lambda: sum(ledger.quarantined().values()) == 2)
     assert worker.stop() == 0
     assert "secret" not in worker.text()
+
+
+def test_poison_ends_no_process(worker: WorkerProcess, feed: Feed, ledger: Ledger):
+    """These end Celery's own consumer, again and again, if they ever reach it."""
+    eventually(lambda: worker.connected and "ready." in worker.text())
+    for body in (b"[1]", b"null"):
+        for queue in (names.USAGE_QUEUE, names.PAYMENT_QUEUE):
+            feed.send_raw(body, "application/json", queue)
+    feed.send(usage())
+    eventually(lambda: ledger.usages == 1)
+    eventually(lambda: sum(ledger.quarantined().values()) == 2, what="each once")
+    assert worker.running
+    assert "Traceback" not in worker.text()
+    assert worker.stop() == 0, worker.text()
 
 
 def test_a_worker_that_sleeps_too_long_books_nothing_twice(new_worker, priced_url, valkey, ledger):
