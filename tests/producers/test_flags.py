@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -165,10 +166,15 @@ def test_a_hung_redis_is_answered_by_policy_and_noticed(
         wait_until(lambda m=each: m.enabled("acme"))  # type: ignore[misc]
     os.kill(server.pid, signal.SIGSTOP)
     try:
-        started = time.monotonic()
-        answers = [quick(meter, "unseen") for _ in range(200)]
+        answers: list[bool] = []
+        began = [time.monotonic()]
+        for _ in range(200):
+            answers.append(quick(meter, "unseen"))
+            began.append(time.monotonic())
         assert not any(answers)
-        assert time.monotonic() - started < 5, "one timeout is paid, not one a call"
+        # Until the connection is given up a second later, each would pay one; a crowded machine may hold up a few.
+        slow = [after - before for before, after in itertools.pairwise(began) if after - before >= 0.05]
+        assert len(slow) < 8, "one timeout is paid, not one a call"
         assert quick(generous, "unseen") is True
         wait_until(lambda: not meter._answers and not grudging._answers, 10)
         assert quick(meter) is True, "the last known answer"

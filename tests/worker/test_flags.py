@@ -304,6 +304,26 @@ def test_a_refusing_redis_costs_one_timeout_then_none(free_tcp_port: int):
     assert not writer.available
 
 
+def test_a_hung_redis_is_asked_once(own_valkey, monkeypatch):
+    """Neither redis-py, which can be told to repeat, nor the next batch asks it another time."""
+    monkeypatch.setattr(flags, "BREAKER_SECONDS", 60.0)
+    server = own_valkey()
+    writer = FlagWriter(server.url(0), 0.2)
+    with server.client() as client:
+        writer.call(flags.write_states, [state()])
+        before = client.info("stats")["total_connections_received"]
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                with pytest.raises(FlagsUnavailable):
+                    writer.call(flags.write_states, [state()])
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        # Every further try would have connected anew.
+        assert client.info("stats")["total_connections_received"] == before
+    writer.close()
+
+
 @pytest.fixture
 def free_tcp_port() -> int:
     return free_port()
