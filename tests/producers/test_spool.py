@@ -200,6 +200,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_refuses_the_event_whole(
     tiny_disk: Path, make_meter: Callable[..., Meter], broker: Any, fsync: bool
 ) -> None:
+    something_else = tiny_disk / "something-else"
+    something_else.write_bytes(bytes(64 * 1024))
     meter = make_meter(broker_url=NOBODY_LISTENS, spool=tiny_disk / "spool", fsync=fsync)
     accepted = []
 
@@ -214,6 +216,9 @@ def test_a_full_disk_refuses_the_event_whole(
     assert len(accepted) > 10
     with pytest.raises(SpoolError):
         meter.record("acme", tool="chat", quantities={"requests": 1}, input="x" * 5000)
+    # Once there is room, the same segment goes on: nothing of the refused may stand before what comes next.
+    something_else.unlink()
+    accepted.append(meter.record("acme", tool="chat", quantities={"requests": 1}, input="x" * 5000))
     meter.close(timeout=0)
     # The same spool, a broker that listens: exactly what was accepted arrives, and then there is room again.
     after = make_meter(broker_url=broker.url, spool=tiny_disk / "spool")
