@@ -20,6 +20,7 @@ def test_an_export_says_when_it_is_done(page, site):
     rows = Path(begun.value.path()).read_text().splitlines()
     assert len(rows) == 4
     expect(page.locator(".export-progress [role=status]")).to_have_text("3 rows exported.")
+    expect(page.locator("[data-export-cancel]")).to_be_hidden()
     assert begun.value.suggested_filename == "usages-acme.csv"
 
 
@@ -42,6 +43,7 @@ def test_an_export_that_is_called_off_is_a_failed_download(page, site, monkeypat
     expect(progress).to_contain_text("of 68 rows")
     progress.locator("button").click()
     expect(progress).to_contain_text("Cancelled.")
+    expect(progress.locator("button")).to_be_hidden()
     assert begun.value.failure() is not None
 
 
