@@ -16,6 +16,8 @@ from taximeter_db.money import PICO_PER_USD, format_usd
 MINUS = "\N{MINUS SIGN}"
 _PICO_PER_CENT = PICO_PER_USD // 100
 _ALMOST = "\N{ALMOST EQUAL TO}"
+_LONG = 18
+"""Letters that a row of a narrow phone has room for beside its time."""
 
 
 def exact(pico: int) -> str:
@@ -85,8 +87,9 @@ def cell(pico: int, decimals_max: int, *, plus: bool = False) -> Markup:
         strong = 0
     quiet = Markup("<i>{}</i>").format(text[:strong]) if strong else ""
     pad = "0" * (decimals_max - decimals(pico))
-    return Markup('<data class="amount" value="{}"{}>{}{}</data>').format(
-        format_usd(pico), Markup(' data-pad="{}"').format(pad) if pad else "", quiet, text[strong:]
+    kind = "amount long" if len(text) + len(pad) > _LONG else "amount"
+    return Markup('<data class="{}" value="{}"{}>{}{}</data>').format(
+        kind, format_usd(pico), Markup(' data-pad="{}"').format(pad) if pad else "", quiet, text[strong:]
     )
 
 

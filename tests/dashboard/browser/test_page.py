@@ -88,6 +88,26 @@ def test_nothing_reaches_beyond_its_edge(new_context, site, path: str):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
 
 
+CUT = """() => [...document.querySelectorAll('main data')].filter((one) => {
+    const around = one.closest('dd, td, p').getBoundingClientRect(), card = one.closest('.card').getBoundingClientRect();
+    return [...one.getClientRects()].some((box) => box.width && box.right > Math.min(around.right, card.right) + 1);
+}).map((one) => one.innerText)"""
+
+
+def test_no_digit_of_an_amount_is_cut_off(new_context, site, book_many):
+    book_many(
+        [make_usage("vast", cost=cost) for cost in ("0.000000000001", "123456789.123456789012")],
+        [make_payment("vast", "1000000000000")],
+    )
+    book_many([make_usage("thirds", cost="3.333333333333")], [make_payment("thirds", "10020")])
+    page = new_context().new_page()
+    for path in ("vast", "vast/payments", "thirds"):
+        page.goto(f"{site.url}/workspaces/{path}")
+        for width in (320, 390, 768, 1040, 1280, 3840):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(CUT) == [], (path, width)
+
+
 def test_statuses_at_the_boundary(page, site):
     page.goto(f"{site.url}/workspaces/edge")
     expect(page.locator("#status")).to_have_text("Low")
