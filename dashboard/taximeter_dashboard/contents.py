@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 EXCERPT_CHARACTERS: Final = 80
-EXCERPT_BYTES: Final = 4_096
+EXCERPT_BYTES: Final = 64 * 1024
+"""Of a payload, to find the excerpts in: a conversation, its last message and the answer behind it."""
 WHOLE_BYTES_MAX: Final = 256 * 1024
 HEAD_BYTES: Final = 64 * 1024
 PAYLOAD_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -119,12 +120,38 @@ def excerpts(beginning: bytes, *, whole: bool) -> tuple[str, str]:
         except ValueError:
             return "", ""
         return _line(_last_message(values.get("input", b""))), _line(_last_message(values.get("output", b"")))
-    for name in ("input", "output"):
-        head = f'{{"{name}":'.encode()
-        if beginning.startswith(head):
-            text = _line(beginning[len(head) :], cut=True)
-            return (text, "…") if name == "input" else ("", text)
-    return "", ""
+    first, rest = _first_value(beginning, b"input", b"{")
+    if first is None:  # it does not end here, or is not there
+        found = beginning.startswith(_head(b"input", b"{"))
+        return (_line(rest, cut=True), "…") if found else ("", _cut_output(beginning, b"{"))
+    return _line(_last_message(first)), _cut_output(rest, b",")
+
+
+def _head(name: bytes, before: bytes) -> bytes:
+    return before + b'"' + name + b'":'
+
+
+def _cut_output(beginning: bytes, before: bytes) -> str:
+    value, rest = _first_value(beginning, b"output", before)
+    if value is not None:
+        return _line(_last_message(value))
+    return _line(rest, cut=True) if beginning.startswith(_head(b"output", before)) else ""
+
+
+def _first_value(beginning: bytes, name: bytes, before: bytes) -> tuple[bytes | None, bytes]:
+    """The value of this name with which a beginning begins, None if it is another's or does not end; and what follows."""
+    head = _head(name, before)
+    if not beginning.startswith(head):
+        return None, beginning
+    rest = beginning[len(head) :]
+    try:
+        # Its last letter may have been cut in two.
+        text = rest.decode("utf-8", "ignore")
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return None, rest
+    value = text[:end].encode()
+    return value, rest[len(value) :]
 
 
 def _last_message(raw: bytes) -> bytes:

@@ -135,6 +135,22 @@ def test_an_excerpt_of_a_beginning_never_fails(size: int):
     assert second == "…"
 
 
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (b'{"input":"short","output":"' + b"and on " * 20_000 + b'"}', ("short", "and on " * 11 + "an…")),
+        (b'{"input":"short","metadata":"' + b"m" * 90_000 + b'"}', ("short", "")),
+        (b'{"input":[{"role":"user","content":"last"}],"output":["' + b"x" * 90_000 + b'"]}', ("last", '["' + 77 * "x" + "…")),
+        (b'{"output":"' + b"y" * 90_000 + b'"}', ("", "y" * 79 + "…")),
+        (b'{"output":"all of it","metadata":"' + b"y" * 90_000 + b'"}', ("", "all of it")),
+        (b'{"input":' + b"[" * 90_000, ("[" * 79 + "…", "…")),
+        (b'{"input":' + b"9" * 90_000, ("9" * 79 + "…", "…")),
+    ],
+)
+def test_excerpts_of_a_beginning_say_what_it_holds(payload: bytes, shown: tuple[str, str]):
+    assert contents.excerpts(payload[: contents.EXCERPT_BYTES], whole=False) == shown
+
+
 def test_parts_keep_every_digit():
     (part,) = contents.parts(b'{"input":{"n":1.10,"e":1E400}}')
     assert part.text == '{\n  "n": 1.10,\n  "e": 1E400\n}'

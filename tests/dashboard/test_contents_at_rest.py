@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from starlette.testclient import TestClient
 
@@ -51,3 +52,12 @@ def test_contents_are_shown_and_then_said_to_be_erased(conn, database_url, maste
     assert "Contents of all events so far erased" in client.get("/workspaces/acme/settings").text
     for one in (client, keyless):
         one.app.state.house.close()
+
+
+def test_a_long_conversation_shows_its_last_message_and_the_answer(conn, owner):
+    said = [{"role": "system", "content": "Be terse. " * 800}, {"role": "user", "content": "What is a taxi?"}]
+    contents = msgspec.json.encode({"input": said, "output": "A car for hire.", "metadata": {"user": "u-1"}})
+    ledger.book(conn, [make_usage(event_id="e-1", payload=contents)], sealer=Sealer(None))
+    page = owner.get("/workspaces/acme").text
+    assert '<span class="first" dir="auto">What is a taxi?</span>' in page
+    assert '<span class="second" dir="auto">A car for hire.</span>' in page

@@ -22,7 +22,7 @@ WHERE workspace_id = %(workspace_id)s AND seq = ANY(%(seqs)s)
   AND recorded_at BETWEEN %(since)s AND %(until)s
 """
 _ERASURES: Final = "SELECT erased_at FROM taximeter.payload_erasures WHERE workspace_id = %s ORDER BY erased_at"
-_OPENED_TIMES_MAX: Final = 64
+_OPENED_TIMES_MAX: Final = 4
 """What is compressed or encrypted can only be opened whole; so much larger than what is wanted it may be."""
 
 
