@@ -53,11 +53,17 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Glance(msgspec.Struct, frozen=True):
-    """A line of the list of workspaces. Balance in picodollars."""
+    """A line of the list of workspaces. Balance, minimum and threshold in picodollars."""
 
     workspace_id: str
     balance: int
-    status: str
+    minimum: int
+    low: int
+
+    @property
+    def status(self) -> str:
+        """As the summary's."""
+        return money.status_of(self.balance, self.minimum, self.low)
 
 
 def read(conn: Connection[Any], workspace_id: str) -> Summary:
@@ -87,7 +93,7 @@ def glances(conn: Connection[Any], among: list[str] | None, after: str = "", lim
     found = conn.execute(_IDS, {"among": among, "after": after, "limit": limit}).fetchall()
     number = money.from_numeric_text
     return [
-        Glance(name, number(balance), money.status_of(number(balance), number(minimum), number(low)))
+        Glance(name, number(balance), number(minimum), number(low))
         for name, balance, minimum, low in found
     ]
 

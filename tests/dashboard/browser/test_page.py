@@ -119,6 +119,9 @@ def test_statuses_at_the_boundary(page, site):
     expect(page.locator("#sentence")).to_contain_text("switched it off. $0.01 or more switches it on; $0.13 ends the")
     expect(page.locator("#credit")).to_have_attribute("href", "/buy/spent")
     assert page.title().startswith("Insufficient · −$0.120000000001 · AI Tracking · spent")  # noqa: RUF001
+    page.goto(site.url)
+    for workspace, balance in (("edge", "−$0.12"), ("spent", "−$0.120000000001")):  # noqa: RUF001
+        expect(page.get_by_role("row", name=workspace).locator(".number")).to_have_text(balance)
 
 
 def test_details_open_in_a_dialog_with_a_link_of_their_own(new_context, site):
