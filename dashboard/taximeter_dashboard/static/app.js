@@ -194,7 +194,7 @@
       if (focused) document.getElementById(focused)?.focus();
     }
     const flipped = before && before.status !== state.status;
-    document.title = state.title + (document.title.match(/ · page [\d,]+ of [\d,]+$/) || [""])[0];
+    document.title = state.title + (document.title.match(/ · page [\d,]+( of [\d,]+)?$/) || [""])[0];
     news(state);
     if (flipped) tell(find("#sentence").textContent);
     else if (before && before.version !== state.version && Date.now() - toldAt > 10000) {

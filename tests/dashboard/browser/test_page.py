@@ -241,8 +241,11 @@ def test_filters_narrow_the_list_and_its_total(page, site):
     page.locator("#f-apply").click()
     expect(page.locator(".empty")).to_contain_text("No usages match.")
     page.goto(f"{site.url}/workspaces/acme/usages?tool=chat")
+    expect(page.locator("caption")).to_have_text("Matching usages, newest first, page 1 of 4")
     page.locator("#page-next").click()
     expect(page.locator("#usage-45")).to_be_visible()
+    expect(page.locator("caption")).to_have_text("Matching usages, newest first, page 2 of 4")
+    assert page.title().endswith(" · page 2 of 4")
     page.locator("#page-last").click()
     expect(page.locator("#usage-1")).to_be_visible()
     expect(page.locator("#page-next")).to_have_count(0)
@@ -252,6 +255,10 @@ def test_filters_narrow_the_list_and_its_total(page, site):
     page.locator("#f-id").press("Enter")
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.locator(".status-line")).to_contain_text("1 usage ·")
+    page.goto(f"{site.url}/workspaces/acme/usages?tool=elsewhere&model=other")
+    expect(page.locator(".empty")).to_contain_text("No usages match.")
+    expect(page.locator("#f-tool")).to_have_value("elsewhere")
+    expect(page.locator("#f-model")).to_have_value("other")
 
 
 def test_what_is_booked_appears_without_moving_what_is_read(new_context, site, book_at_site):
