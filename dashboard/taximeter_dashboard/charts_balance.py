@@ -13,6 +13,7 @@ from taximeter_dashboard.charts import BOTTOM, LETTER, TOP, UNITS, Frame, draw, 
 from taximeter_dashboard.charts_scale import Scale, scale
 
 _NEAR: Final = 20
+_RADIUS: Final = 10
 _LABELS_APART: Final = 64
 
 
@@ -104,7 +105,7 @@ def _numbers(span: Span, frame: Frame, flips: list[Flip]) -> list[str]:
     numbers = []
     last = -_NEAR * 1.0
     for flip in flips:
-        x = frame.x(span.part(flip.at))
+        x = min(frame.x(span.part(flip.at)), frame.width - _RADIUS)  # whole, at the right edge too
         if x - last >= _NEAR:
             y = min(max(frame.y(flip.balance), TOP), frame.height - BOTTOM - 10.0)
             paths[flip.off] += f"M{short(x)} {short(y)}h0"

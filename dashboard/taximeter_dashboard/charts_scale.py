@@ -47,8 +47,11 @@ def scale(top: int, bottom: int = 0) -> Scale:
             if _FEWEST <= last - first + 1 <= _MOST:
                 return Scale(bottom, top, [size * place for place in range(first, last + 1)])
             if last - first + 1 < _FEWEST:
-                # This step is too wide within the range, and the one before it was too narrow: widen the range.
-                first, last = bottom // size, -(-top // size)
-                last = max(last, first + _FEWEST - 1)
+                # This step is too wide within the range, and the one before it was too narrow: widen the range,
+                # below only where that is needed. A minimum of a few cents must not take a quarter of the height.
+                last = -(-top // size)
+                if last - first + 1 < _FEWEST:
+                    first = bottom // size
+                    last = max(last, first + _FEWEST - 1)
                 return Scale(min(bottom, size * first), size * last, [size * place for place in range(first, last + 1)])
         step *= 10
