@@ -7,7 +7,7 @@ limit: then the exact amount is the large one, because -$0.12 and -$0.1200000000
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
 
@@ -91,6 +91,13 @@ def cell(pico: int, decimals_max: int, *, plus: bool = False) -> Markup:
     return Markup('<data class="{}" value="{}"{}>{}{}</data>').format(
         kind, format_usd(pico), Markup(' data-pad="{}"').format(pad) if pad else "", quiet, text[strong:]
     )
+
+
+def padded(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """The amounts of a column, each with the zeros that bring its point in line with the others'; as `cell` does."""
+    places = [len(text.partition(".")[2]) for text in texts]
+    widest = max(places, default=0)
+    return [(text, "0" * (widest - places[place]) if text else "") for place, text in enumerate(texts)]
 
 
 _AMOUNT = rf"[+{MINUS}{_ALMOST}]?\$[0-9][0-9,.]*[0-9]"

@@ -6,12 +6,13 @@ import datetime as dt
 import zoneinfo
 from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import APIRouter, Query, Request
 from psycopg import Connection
 from starlette.responses import Response
 
 from taximeter_dashboard import amounts, charts, pages
-from taximeter_dashboard.analysis import SPANS, Analysis, Span, Split, analyse, label, starts
+from taximeter_dashboard.analysis import SPANS, Analysis, Period, Span, Split, analyse, label, starts
 from taximeter_dashboard.charts_balance import Flip, Point, balance_svg
 from taximeter_dashboard.charts_balance import Span as Axis
 from taximeter_dashboard.flips import read as read_flips
@@ -57,8 +58,44 @@ def show_analysis(
             each=charts.line_svg("each-chart", _each(result)),
             each_says=_each_says(result),
             change=_change(result),
+            table=table(result),
             **_history(conn, found, result, span, now, where, flips),
         )
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A line of a table behind a chart: each amount with the zeros that bring its point in line."""
+
+    label: str
+    usages: int
+    amounts: list[tuple[str, str]]
+
+
+def table(result: Analysis) -> list[Row]:
+    """The lines of the table of costs, the last one being the total."""
+    before = result.before is not None
+    lines = [
+        [
+            *(amounts.exact(cost) for cost in one.costs[: len(result.totals)]),
+            amounts.exact(one.cost),
+            amounts.average(one.cost, one.usages) if one.usages else "",
+            *([amounts.exact(one.before or 0)] if before else []),
+        ]
+        for one in result.periods
+    ]
+    last = [amounts.exact(one.cost) for one in result.totals]
+    last += [amounts.exact(result.cost), amounts.average(result.cost, result.usages)]
+    lines.append([*last, amounts.exact(result.before)] if result.before is not None else last)
+    columns = [amounts.padded(column) for column in zip(*lines, strict=True)]
+    heads = [(_head(one), one.usages) for one in result.periods]
+    return [
+        Row(label, usages, list(line))
+        for (label, usages), line in zip([*heads, ("Total", result.usages)], zip(*columns, strict=True), strict=True)
+    ]
+
+
+def _head(one: Period) -> str:
+    return f"{one.label}{' (so far)' if one.running else ''}{' ▲ high' if one.high else ''}"
 
 
 def _columns(result: Analysis) -> list[charts.Column]:

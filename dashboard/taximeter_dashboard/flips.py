@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from psycopg import Connection
 
-from taximeter_dashboard import sentences, times
+from taximeter_dashboard import amounts, sentences, times
 from taximeter_dashboard.charts_balance import Flip
 from taximeter_db.reading import status_changes
 
@@ -34,6 +34,11 @@ class Page(msgspec.Struct, frozen=True):
     number: int
     pages: int
     lines: list[Line]
+
+    @property
+    def decimals(self) -> int:
+        """How many decimals the column of balances needs."""
+        return max((amounts.decimals(one.balance) for one in self.lines), default=2)
 
 
 class Flips(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from dashboard_factory import make_usage
 from taximeter_dashboard import analysis
 
 pytestmark = pytest.mark.browser
@@ -59,3 +60,23 @@ def test_the_list_of_flips_is_turned_page_by_page(new_context, site):
     expect(plain.locator(".flips tbody .flip-number")).to_have_text(["4", "3", "2", "1"])
     plain.locator("#flips-later").click()
     expect(plain.locator(".flips tbody .flip-number").first).to_have_text("14")
+
+
+POINTS = """() => [...document.querySelectorAll('.behind thead tr th')].map((_, place) => new Set(
+    [...document.querySelectorAll('.behind tbody tr, .behind tfoot tr')].map((row) => row.children[place])
+        .filter((cell) => cell.textContent.includes('.')).map((cell) => {
+            const text = cell.firstChild, range = document.createRange();
+            range.setStart(text, text.data.indexOf('.'));
+            range.setEnd(text, text.data.indexOf('.') + 1);
+            return Math.round(range.getBoundingClientRect().x);
+        })).size)"""
+
+
+def test_the_points_of_a_column_stand_in_line(new_context, site, book_many):
+    book_many([make_usage("lines", tool=f"tool-{n}", cost=f"0.{10 ** n}") for n in range(1, 4)])
+    page = new_context().new_page()
+    page.goto(f"{site.url}/workspaces/lines/analysis")
+    page.locator(".behind summary").first.click()
+    assert page.evaluate(POINTS) == [0, 0, 1, 1, 1, 1, 1]
+    region = page.get_by_role("region", name="Cost by day")
+    assert region.evaluate("(one) => one.scrollWidth <= one.clientWidth")

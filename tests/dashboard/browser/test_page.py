@@ -224,6 +224,19 @@ def test_times_are_in_the_viewers_zone(new_context, site):
     expect(page.locator("tbody time").first).to_contain_text(local)
 
 
+def test_utc_is_told_on_focus_in_the_last_row_too(page, site):
+    page.goto(f"{site.url}/workspaces/edge")
+    page.locator("#sort").focus()
+    page.keyboard.press("Tab")
+    expect(page.locator("#usage-1")).to_be_focused()
+    hint = page.locator("#usage-1 time")
+    assert hint.evaluate("(one) => getComputedStyle(one, '::after').content") == f'"{hint.get_attribute("title")}"'
+    room = page.locator(".table").bounding_box()
+    row = page.locator("tbody tr").bounding_box()
+    bottom = float(hint.evaluate("(one) => parseFloat(getComputedStyle(one, '::after').bottom)"))
+    assert row["y"] + row["height"] - bottom <= room["y"] + room["height"]
+
+
 def test_filters_narrow_the_list_and_its_total(page, site):
     page.goto(f"{site.url}/workspaces/acme")
     page.locator("#f-tool").select_option("image")
