@@ -18,9 +18,11 @@ from taximeter_dashboard.charts_balance import Span as Axis
 from taximeter_dashboard.flips import read as read_flips
 from taximeter_dashboard.house import CurrentHouse, admit
 from taximeter_dashboard.render import zone_of
-from taximeter_db.reading import Summary, history
+from taximeter_db.reading import Summary, history, payments
 
 _POINTS: Final = 120
+_PAYMENTS_MEANWHILE: Final = 20
+"""Payments that may be booked between two looks at the log of them."""
 _QUARTER: Final = dt.timedelta(minutes=15)
 
 router = APIRouter(include_in_schema=False)
@@ -94,8 +96,8 @@ def table(result: Analysis) -> list[Row]:
     ]
 
 
-def _head(one: Period) -> str:
-    return f"{one.label}{' (so far)' if one.running else ''}{' ▲ high' if one.high else ''}"
+def _head(one: Period, *, high: bool = True) -> str:
+    return f"{one.label}{' (so far)' if one.running else ''}{' ▲ high' if high and one.high else ''}"
 
 
 def _columns(result: Analysis) -> list[charts.Column]:
@@ -161,7 +163,8 @@ def _history(
 ) -> dict[str, Any]:
     quarters = max(1, -(-(now - result.since) // _QUARTER // _POINTS))
     steps = range(1, (now - result.since) // _QUARTER // quarters + 2)
-    edges_at = [result.since + step * quarters * _QUARTER for step in steps]
+    beginnings = [edge.replace(tzinfo=where).astimezone(dt.UTC) for edge in starts(now, where, span)]
+    edges_at = [*(result.since + step * quarters * _QUARTER for step in steps), *beginnings]
     balances = history.balances(conn, found.workspace_id, result.since, edges_at)
     points = [Point(max(one.at, result.since), one.balance) for one in balances]
     unit = SPANS[span][1]
@@ -173,12 +176,42 @@ def _history(
     points = sorted([*points, *(Point(one.at, one.balance) for one in marks)], key=lambda one: one.at)
     if points:
         points.append(Point(now, found.balance))
+    ends = [*beginnings[1:], now]
+    labels = [_head(one, high=False) for one in result.periods]
+    known = _payments_known_since(conn, found)
     return {
+        "ends": [] if result.behind else _ends(labels, ends, balances, found.balance, known),
         "balance": balance_svg("balance-chart", axis, points, marks, (found.minimum, found.low)) if points else "",
         "balance_says": _balance_says(points, marks, found),
         "flips": seen,
         "flip_page": seen.page(page),
     }
+
+
+def _payments_known_since(conn: Connection[Any], found: Summary) -> dt.datetime | None:
+    """From when on `history.balances` knows every payment, None where it knows them all."""
+    first = found.payment_count - history.PAYMENTS_MAX + _PAYMENTS_MEANWHILE
+    row = payments.get(conn, found.workspace_id, first) if first > 1 else None
+    return row.recorded_at if row else None
+
+
+def _ends(
+    labels: list[str],
+    ends: list[dt.datetime],
+    balances: list[history.Balance],
+    balance: int,
+    known: dt.datetime | None,
+) -> list[tuple[str, tuple[str, str]]]:
+    """The balance at the end of each period since the first one, as far as it is known to the last digit."""
+    lines = []
+    for label, end in zip(labels, ends, strict=True):
+        before = [one for one in balances if one.at < end]
+        if before and (known is None or known < end):
+            lines.append((label, before[-1].balance))
+    if lines:
+        lines[-1] = (lines[-1][0], balance)
+    cells = amounts.padded([amounts.exact(pico) for _, pico in lines])
+    return [(label, cell) for (label, _), cell in zip(lines, cells, strict=True)]
 
 
 def _balance_says(points: list[Point], marks: list[Flip], found: Summary) -> str:

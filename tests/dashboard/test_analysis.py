@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks import generate
 from dashboard_factory import PICO, make_usage
-from taximeter_dashboard import analysis, charts_scale, times
+from taximeter_dashboard import amounts, analysis, analysis_page, charts_scale, times
 from taximeter_db import ledger, rollups
-from taximeter_db.reading import spending
+from taximeter_db.reading import history, spending
 
 NEPAL = times.zone("Asia/Kathmandu")
 
@@ -44,6 +44,43 @@ def test_days_are_the_viewers(database_url, conn):
         [before, first],
     ).fetchall()
     assert result.before == earlier == sum(one.before for one in result.periods) > 0
+
+
+def test_balances_at_the_ends_of_days_are_those_of_the_log(database_url, conn, owner):
+    generate.fill(database_url, generate.Shape(usages=3_000, workspaces=1, days=40, prefix="acme-"), connections=1)
+    reached, count = 0, 1
+    while reached < count:
+        reached, count = rollups.advance(conn, "acme-000000", 3_000)
+    owner.cookies.set("taximeter_zone", NEPAL.key)
+    page = owner.get("/workspaces/acme-000000/analysis").text
+    rows = page.partition("Balance at its end")[2]
+    shown = re.findall(r'<th scope="row">([^<]*)</th><td class="number"[^>]*>([^<]*)</td>', rows)
+    days = conn.execute(
+        """SELECT to_char(recorded_at AT TIME ZONE 'Asia/Kathmandu', 'FMDD Mon'), max(entry)
+           FROM (SELECT recorded_at, entry FROM taximeter.usages UNION ALL
+                 SELECT recorded_at, entry FROM taximeter.payments) AS log
+           WHERE recorded_at >= %s GROUP BY 1 ORDER BY 2""",
+        [analysis.starts(dt.datetime.now(dt.UTC), NEPAL, "month")[0].replace(tzinfo=NEPAL)],
+    ).fetchall()
+    balances = dict(
+        conn.execute(
+            """SELECT entry, (balance_after * 1000000000000)::bigint FROM taximeter.usages UNION ALL
+               SELECT entry, (balance_after * 1000000000000)::bigint FROM taximeter.payments"""
+        ).fetchall()
+    )
+    expected = [(day, amounts.exact(balances[entry])) for day, entry in days]
+    assert [(label.removesuffix(" (so far)"), text) for label, text in shown] == expected
+    assert len(expected) == 30
+
+
+def test_balances_before_the_newest_payments_are_not_guessed():
+    noon, ends = dt.datetime(2026, 11, 26, 12, tzinfo=dt.UTC), []
+    found = [history.Balance(n, noon - dt.timedelta(days=3 - n, hours=1), n * PICO) for n in range(3)]
+    for known in (None, noon - dt.timedelta(days=2)):
+        moments = [noon - dt.timedelta(days=2 - n) for n in range(3)]
+        ends.append(analysis_page._ends(["a", "b", "c"], moments, found, 5 * PICO, known))
+    assert ends[0] == [("a", ("$1.00", "")), ("b", ("$2.00", "")), ("c", ("$5.00", ""))]
+    assert ends[1] == ends[0][1:]
 
 
 def test_what_is_not_among_the_first_five_is_added_up(conn, book):

@@ -62,8 +62,8 @@ def test_the_list_of_flips_is_turned_page_by_page(new_context, site):
     expect(plain.locator(".flips tbody .flip-number").first).to_have_text("14")
 
 
-POINTS = """() => [...document.querySelectorAll('.behind thead tr th')].map((_, place) => new Set(
-    [...document.querySelectorAll('.behind tbody tr, .behind tfoot tr')].map((row) => row.children[place])
+POINTS = """() => [...document.querySelectorAll('.behind[open] thead tr th')].map((_, place) => new Set(
+    [...document.querySelectorAll('.behind[open] :is(tbody, tfoot) tr')].map((row) => row.children[place])
         .filter((cell) => cell.textContent.includes('.')).map((cell) => {
             const text = cell.firstChild, range = document.createRange();
             range.setStart(text, text.data.indexOf('.'));
@@ -73,10 +73,14 @@ POINTS = """() => [...document.querySelectorAll('.behind thead tr th')].map((_, 
 
 
 def test_the_points_of_a_column_stand_in_line(new_context, site, book_many):
-    book_many([make_usage("lines", tool=f"tool-{n}", cost=f"0.{10 ** n}") for n in range(1, 4)])
+    book_many([make_usage("lines", tool=f"tool-{n}", cost=f"0.{'1' * n}") for n in range(1, 4)])
     page = new_context().new_page()
     page.goto(f"{site.url}/workspaces/lines/analysis")
     page.locator(".behind summary").first.click()
     assert page.evaluate(POINTS) == [0, 0, 1, 1, 1, 1, 1]
     region = page.get_by_role("region", name="Cost by day")
     assert region.evaluate("(one) => one.scrollWidth <= one.clientWidth")
+    behind = page.locator(".behind", has_text="Balance by day as a table")
+    behind.locator("summary").click()
+    expect(behind.locator("tbody tr")).to_have_count(1)
+    expect(behind.locator("tbody td")).to_have_text(re.compile(r"^\W\$0\.321$"))
