@@ -137,3 +137,26 @@ def test_why_ai_was_off_is_drawn_and_listed(new_context, site, sql):
     row.locator("a").click()
     expect(page.locator("#details-title")).to_contain_text("$0.020000000001")
     assert sql("SELECT count(*) FROM taximeter.status_changes WHERE workspace_id = 'spent'") == [(2,)]
+
+
+def test_forced_colours_leave_what_is_current_to_see(new_context, site):
+    page = new_context(forced_colors="active").new_page()
+    for status, workspace in STATUSES.items():
+        page.goto(f"{site.url}/workspaces/{workspace}/analysis")
+        marks = page.locator(".strip .mark").evaluate_all("(all) => all.map((one) => getComputedStyle(one).borderWidth)")
+        assert [width == "5px" for width in marks] == [one == status for one in ("insufficient", "low", "sufficient")]
+        for current in ("#tab-analysis", "#span-month", "#by-tool"):
+            expect(page.locator(current)).to_have_css("outline-style", "solid")
+        expect(page.locator("#tab-usages")).to_have_css("outline-style", "none")
+
+
+def test_paper_holds_what_is_read_and_nothing_to_click(page, site):
+    page.goto(f"{site.url}/workspaces/acme/usages?tool=chat")
+    page.emulate_media(media="print")
+    for shown in ("#balance", "#status", ".status-line", "#usage-65", "#f-tool"):
+        expect(page.locator(shown)).to_be_visible()
+    for hidden in ("#live", "#tabs", "#export", ".pager", "#f-apply"):
+        expect(page.locator(hidden)).to_be_hidden()
+    page.goto(f"{site.url}/workspaces/evil/usages/2")
+    page.emulate_media(media="print")
+    expect(page.locator("#input-text")).to_have_css("max-height", "none")
