@@ -45,8 +45,7 @@ def change_limits(
         except Problem as problem:
             given = {"low": low, "minimum": minimum}
             return _show(request, house, conn, viewer, workspace_id, fault=problem.detail, given=given, status=422)
-        by = viewer.subject if viewer.name == viewer.subject else f"{viewer.name} ({viewer.subject})"
-        workspaces.set_limits(conn, workspace_id, minimum=wanted_minimum, low=wanted_low, by=by)
+        workspaces.set_limits(conn, workspace_id, minimum=wanted_minimum, low=wanted_low, by=_named(viewer))
         # A worker pays this debt within a second: only it writes flags.
         flags_state.note_stale(conn, [workspace_id])
     return RedirectResponse(f"{base(request)}/workspaces/{workspace_id}/settings?saved=1", 303)
@@ -83,13 +82,18 @@ def change_readers(
     with house.database() as conn:
         viewer = admit(request, conn, workspace_id, write=True)
         if remove and remove.isprintable():
-            access.disallow(conn, workspace_id, remove, viewer.subject)
+            access.disallow(conn, workspace_id, remove, _named(viewer))
         elif not remove and member.strip() and member.isprintable():
-            access.allow(conn, workspace_id, member.strip(), viewer.subject)
+            access.allow(conn, workspace_id, member.strip(), _named(viewer))
         else:
             fault = "Write the member's id as your sign-in names it."
             return _show(request, house, conn, viewer, workspace_id, fault=fault, status=422)
     return RedirectResponse(f"{base(request)}/workspaces/{workspace_id}/settings?saved=1", 303)
+
+
+def _named(viewer: Viewer) -> str:
+    """Who changed it, as the log says."""
+    return viewer.subject if viewer.name == viewer.subject else f"{viewer.name} ({viewer.subject})"
 
 
 def effect(found: summary.Summary, minimum: int, low: int) -> str:
@@ -125,7 +129,14 @@ def _amount(text: str) -> int:
     try:
         return money.parse_usd(text.strip().replace(amounts.MINUS, "-").replace("$", ""))
     except AmountError as error:
-        raise Problem(str(error), status=422) from error
+        what = f"“{text}” is no amount. Write" if text.strip() else "Write"
+        how = f"one such as 1000.00 or {amounts.MINUS}0.12: no commas, 12 decimals at most."
+        raise Problem(f"{what} {how}", status=422) from error
+
+
+def _field(pico: int) -> str:
+    """An amount as it stands in a field: as everywhere, without what is in the way of whoever changes it."""
+    return amounts.exact(pico).replace("$", "").replace(",", "")
 
 
 def _show(
@@ -151,7 +162,7 @@ def _show(
         found=found,
         saved=saved,
         fault=fault,
-        given=given or {"low": money.format_usd(found.low), "minimum": money.format_usd(found.minimum)},
+        given=given or {"low": _field(found.low), "minimum": _field(found.minimum)},
         lowest=house.settings.minimum_from,
         readers=access.readers(conn, workspace_id),
         changes=access.changes(conn, workspace_id),

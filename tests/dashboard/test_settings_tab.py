@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from starlette.testclient import TestClient
 
 from dashboard_factory import bearer, make_settings, make_usage
+from taximeter_dashboard import amounts
 from taximeter_dashboard.app import create_app
 from taximeter_dashboard.viewers import OPERATOR, OWNER, STAFF, Keys, Viewer
 from taximeter_db.reading import access, summary
@@ -41,6 +44,9 @@ def test_limits_change_are_logged_and_reach_the_flag(browser, conn):
     page = browser().get(f"{URL}?saved=1").text
     assert "Saved." in page
     assert "$0.00 → $1.50" in page
+    assert 'name="low" inputmode="decimal" autocomplete="off" required maxlength="40" value="1.50"' in page
+    assert 'value="-1.00"' not in page  # a minus as everywhere
+    assert f'value="{amounts.MINUS}1.00"' in page
 
 
 @pytest.mark.parametrize(
@@ -79,7 +85,8 @@ def test_previews_say_what_would_happen(browser):
     assert "switched off now" in preview(low="0", minimum="-0.01")
     assert "stays as it is" in preview(low="0", minimum="-2")
     assert "would be sufficient" in preview(low="-0.1", minimum="-2")
-    assert "is not an amount" in preview(low="x")
+    assert preview(low="1,000.50").startswith("“1,000.50” is no amount. Write one such as 1000.00 or")
+    assert preview(low=" ").startswith("Write one such as")
 
 
 def test_staff_and_operators_change_nothing(browser, conn):
@@ -95,7 +102,7 @@ def test_readers_come_and_go(browser, conn):
     owner = browser()
     assert owner.post(f"{URL}/readers", data={"member": " u-9 "}).status_code == 303
     assert access.readers(conn, "acme") == ["u-9"]
-    assert "u-9 may look" in owner.get(URL).text
+    assert re.search(r"<td>Ada \(u-1\)</td><td>u-9 may look</td>", owner.get(URL).text)
     assert owner.post(f"{URL}/readers", data={"member": "  "}).status_code == 422
     assert owner.post(f"{URL}/readers", data={"remove": "u-9"}).status_code == 303
     assert access.readers(conn, "acme") == []
