@@ -204,14 +204,14 @@ def _ends(
 ) -> list[tuple[str, tuple[str, str]]]:
     """The balance at the end of each period since the first one, as far as it is known to the last digit."""
     lines = []
-    for label, end in zip(labels, ends, strict=True):
+    for name, end in zip(labels, ends, strict=True):
         before = [one for one in balances if one.at < end]
         if before and (known is None or known < end):
-            lines.append((label, before[-1].balance))
+            lines.append((name, before[-1].balance))
     if lines:
         lines[-1] = (lines[-1][0], balance)
     cells = amounts.padded([amounts.exact(pico) for _, pico in lines])
-    return [(label, cell) for (label, _), cell in zip(lines, cells, strict=True)]
+    return [(name, cell) for (name, _), cell in zip(lines, cells, strict=True)]
 
 
 def _balance_says(points: list[Point], marks: list[Flip], found: Summary) -> str:

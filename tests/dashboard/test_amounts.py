@@ -140,7 +140,10 @@ def test_an_excerpt_of_a_beginning_never_fails(size: int):
     [
         (b'{"input":"short","output":"' + b"and on " * 20_000 + b'"}', ("short", "and on " * 11 + "an…")),
         (b'{"input":"short","metadata":"' + b"m" * 90_000 + b'"}', ("short", "")),
-        (b'{"input":[{"role":"user","content":"last"}],"output":["' + b"x" * 90_000 + b'"]}', ("last", '["' + 77 * "x" + "…")),
+        (
+            b'{"input":[{"role":"user","content":"last"}],"output":["' + b"x" * 90_000 + b'"]}',
+            ("last", '["' + 77 * "x" + "…"),
+        ),
         (b'{"output":"' + b"y" * 90_000 + b'"}', ("", "y" * 79 + "…")),
         (b'{"output":"all of it","metadata":"' + b"y" * 90_000 + b'"}', ("", "all of it")),
         (b'{"input":' + b"[" * 90_000, ("[" * 79 + "…", "…")),

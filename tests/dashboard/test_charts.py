@@ -99,13 +99,17 @@ def test_every_flip_is_a_dot_and_none_of_their_numbers_covers_another():
 
 
 def test_the_number_of_a_flip_of_just_now_is_whole():
-    drawn = str(balance_svg("b", Span(NOW - dt.timedelta(days=1), NOW, []), [], [Flip(NOW, -PICO, 1, True)], (-PICO, 0)))
+    drawn = str(
+        balance_svg("b", Span(NOW - dt.timedelta(days=1), NOW, []), [], [Flip(NOW, -PICO, 1, True)], (-PICO, 0))
+    )
     for width in (1080, 640, 264):
         assert f'class="flip-number" x="{width - 10}"' in drawn
 
 
 def test_a_minimum_of_some_cents_takes_no_quarter_of_the_height():
-    drawn = str(balance_svg("b", Span(NOW - dt.timedelta(days=1), NOW, []), [Point(NOW, 104 * PICO)], [], (-PICO // 8, 0)))
+    drawn = str(
+        balance_svg("b", Span(NOW - dt.timedelta(days=1), NOW, []), [Point(NOW, 104 * PICO)], [], (-PICO // 8, 0))
+    )
     (low,) = re.findall(r'class="limit" d="M0 (\d+)H', drawn)
     assert int(low) > 990
     assert re.findall(r'class="tick"[^>]*>([^<]*)<', drawn)[:4] == ["0.00", "50.00", "100.00", "$150.00"]

@@ -92,10 +92,7 @@ def glances(conn: Connection[Any], among: list[str] | None, after: str = "", lim
     """The next workspaces by id, all of them or those `among` a list."""
     found = conn.execute(_IDS, {"among": among, "after": after, "limit": limit}).fetchall()
     number = money.from_numeric_text
-    return [
-        Glance(name, number(balance), number(minimum), number(low))
-        for name, balance, minimum, low in found
-    ]
+    return [Glance(name, number(balance), number(minimum), number(low)) for name, balance, minimum, low in found]
 
 
 def versions(conn: Connection[Any], workspace_ids: list[str]) -> dict[str, tuple[int, int, int]]:

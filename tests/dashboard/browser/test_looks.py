@@ -143,7 +143,9 @@ def test_forced_colours_leave_what_is_current_to_see(new_context, site):
     page = new_context(forced_colors="active").new_page()
     for status, workspace in STATUSES.items():
         page.goto(f"{site.url}/workspaces/{workspace}/analysis")
-        marks = page.locator(".strip .mark").evaluate_all("(all) => all.map((one) => getComputedStyle(one).borderWidth)")
+        marks = page.locator(".strip .mark").evaluate_all(
+            "(all) => all.map((one) => getComputedStyle(one).borderWidth)"
+        )
         assert [width == "5px" for width in marks] == [one == status for one in ("insufficient", "low", "sufficient")]
         for current in ("#tab-analysis", "#span-month", "#by-tool"):
             expect(page.locator(current)).to_have_css("outline-style", "solid")
