@@ -19,7 +19,7 @@ from taximeter_dashboard.house import CurrentHouse, House, admit, viewer_of
 from taximeter_dashboard.listing import Sort
 from taximeter_dashboard.render import base, render, safe_path, wants_panel, wants_part, zone_of
 from taximeter_dashboard.viewers import EVERY_WORKSPACE, OPERATOR, OWNER, STAFF, Viewer
-from taximeter_db import rollups
+from taximeter_db import prices, rollups
 from taximeter_db.reading import access, filtered, payments, scope, summary, usages
 
 WORKSPACES_A_PAGE = 50
@@ -159,6 +159,7 @@ def show_usage(request: Request, house: CurrentHouse, workspace_id: str, seq: Se
             "parts": contents.parts(payload.data) if payload and payload.whole else [],
             "gone": panels.gone(payload, zone_of(request), dt.datetime.now(dt.UTC)),
             "receipt": receipts.view(row, receipt),
+            "revised_at": prices.revised_at(conn, row.price_version),
             "late": (row.recorded_at - row.occurred_at).total_seconds() > 60,
             "home": f"{base(request)}/workspaces/{workspace_id}",
         }

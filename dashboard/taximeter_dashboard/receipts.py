@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -52,7 +53,7 @@ class ReceiptView(msgspec.Struct, frozen=True):
     steps: list[Step]
     rounding: Step | None
     version: int
-    since: str | None
+    since: dt.datetime | None
     estimated: bool
     pad: str
 
@@ -75,7 +76,7 @@ def view(row: UsageRow, receipt: Mapping[str, Any] | None) -> ReceiptView | None
         steps=[msgspec.structs.replace(step, pad=_pad(step.amount, widest)) for step in steps],
         rounding=_padded(rest, widest),
         version=row.price_version,
-        since=max(starts, default=None),
+        since=max(map(dt.datetime.fromisoformat, starts), default=None),
         estimated=receipt["estimated"],
         pad=_pad(amounts.exact(row.cost), widest),
     )

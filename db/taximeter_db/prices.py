@@ -54,6 +54,7 @@ __all__ = [
     "read_aliases",
     "read_entries",
     "read_history",
+    "revised_at",
     "same_value",
     "since",
     "utc_text",
@@ -72,6 +73,12 @@ def current_revision(conn: Connection[Any]) -> int:
     """Number of the book's newest state, 0 for an empty book. One index look-up: meant for polling."""
     row = conn.execute("SELECT max(revision) FROM taximeter.price_revisions").fetchone()
     return int(row[0]) if row and row[0] is not None else 0
+
+
+def revised_at(conn: Connection[Any], revision: int) -> dt.datetime | None:
+    """When the book came into this state; None where it never was in it."""
+    row = conn.execute("SELECT created_at FROM taximeter.price_revisions WHERE revision = %s", [revision]).fetchone()
+    return row[0] if row else None
 
 
 def read_entries(conn: Connection[Any], revision: int) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -55,6 +56,16 @@ def test_blocks_that_were_begun(conn):
     (line,) = found.lines
     assert (line.price, line.amount) == ("3 blocks of 1K begun, $0.30 each", "$0.90")
     assert found.subtotal is None
+
+
+def test_a_price_says_since_when_it_holds(conn):
+    row = _booked(conn, {"pages": 2}, _price("0.25"))
+    receipt = Receipts()(conn, row)
+    assert receipt is not None
+    receipt["lines"][0]["effective_from"] = "2026-01-01T00:00:00Z"
+    found = receipts.view(row, receipt)
+    assert found is not None
+    assert (found.version, found.since) == (1, dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
 
 
 def test_the_parts_of_graduated_tiers(conn):

@@ -141,6 +141,7 @@ def test_details_open_in_a_dialog_with_a_link_of_their_own(new_context, site):
     receipt = dialog.locator(".receipt")
     expect(receipt).to_contain_text("$2.50 per 1M ($0.0000025 each)")
     expect(receipt.locator(".total")).to_contain_text("$0.0000325")
+    expect(dialog).to_contain_text(re.compile(r"version \d+ of the price book \(\d+ \w+, \d\d:\d\d:\d\d\)"))
     dialog.locator("[data-copy=input-text]").click()
     expect(dialog.locator("[data-copy=input-text]")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == "What is a lighthouse?"
