@@ -58,6 +58,7 @@
 
   // --- Details: the link's own page, inside a dialog -----------------------------------------------------------------
   const dialog = find("#details");
+  const OURS = /id="(panel|details)-title"/;  // a proxy before the page has pages of its own
   let opener = null;
   let goBack = false;
 
@@ -74,6 +75,7 @@
       if (!(answer.headers.get("content-type") || "").startsWith("text/html")) throw new Error("no page");
       const text = await answer.text();
       if (request.signal.aborted) return;
+      if (!OURS.test(text)) throw new Error("no page of ours");
       inside.innerHTML = text;
     } catch {
       if (!request.signal.aborted) location.href = link.href;
@@ -158,11 +160,12 @@
   let toldAt = 0;
   let before = null;
   let refused = false;
+  let missed = "";  // what was asked for and could not be had
 
   function show(state, word) {
     button.dataset.state = state;
     button.querySelector(".word").textContent = word;
-    find("#lost").textContent = state === "lost" ? `Updates interrupted, retrying. As of ${clock(aliveAt)}.` : "";
+    find("#lost").textContent = state === "lost" ? `Updates interrupted, retrying. As of ${clock(aliveAt)}.` : missed;
   }
 
   function listen() {
@@ -253,6 +256,7 @@
   });
   document.addEventListener("htmx:afterSettle", (event) => {
     if (event.detail.target && event.detail.target.classList.contains("effect")) return;
+    if (missed) find("#lost").textContent = missed = "";
     news(before);
     const stale = find("#stale");
     if (stale) {
@@ -274,9 +278,20 @@
   for (const name of ["htmx:pushedIntoHistory", "htmx:afterSettle", "htmx:historyRestore"]) {
     document.addEventListener(name, () => sessionStorage.removeItem("htmx-current-path-for-history"));
   }
-  document.addEventListener("htmx:sendError", () => {
-    const text = "The page could not be reached. What you see is from before; try again.";
-    find("#lost").textContent = text;
-    tell(text);
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { target, xhr, pathInfo } = event.detail;
+    if (target.id !== "panel" || OURS.test(xhr.responseText)) return;
+    // Swapped in, it would leave no panel, and none for the next answer either.
+    event.detail.shouldSwap = false;
+    if (xhr.status < 400) location.href = pathInfo.finalRequestPath;
+    else unreachable();
   });
+  document.addEventListener("htmx:historyCacheMissLoadError", () => location.reload());
+  document.addEventListener("htmx:sendError", unreachable);
+
+  function unreachable() {
+    missed = "The page could not be reached. What you see is from before; try again.";
+    find("#lost").textContent = missed;
+    tell(missed);
+  }
 })();

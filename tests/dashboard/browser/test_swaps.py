@@ -154,3 +154,31 @@ def test_after_going_back_the_page_is_as_alive_as_before(page, site, book_at_sit
     expect(page.locator("#details-title")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("#details")).not_to_be_visible()
+
+
+def test_an_answer_of_a_proxy_in_between_takes_nothing_away(new_context, site, book_at_site):
+    book_at_site(make_payment("gateway", "1"), make_usage("gateway", cost="0.01"))
+    context = new_context()
+    context.faults_expected("502", "503")
+    page = context.new_page()
+    page.goto(f"{site.url}/workspaces/gateway")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    rows = page.locator("tbody").inner_html()
+    page.route(
+        "**/payments", lambda route: route.fulfill(status=502, content_type="text/html", body="<h1>Bad gateway</h1>")
+    )
+    page.locator("#tab-payments").click()
+    expect(page.locator("#lost")).to_contain_text("could not be reached. What you see is from before")
+    assert page.locator("tbody").inner_html() == rows
+    expect(page).to_have_url(f"{site.url}/workspaces/gateway")
+    book_at_site(make_usage("gateway", cost="0.000001"))
+    expect(page.locator("#news")).to_be_visible()
+    expect(page.locator("#lost")).to_contain_text("could not be reached")
+    page.unroute("**/payments")
+    page.locator("#tab-payments").click()
+    expect(page.locator("#panel-title")).to_have_text("Payments")
+    expect(page.locator("#lost")).to_have_text("")
+
+    page.route("**/payments/1", lambda route: route.fulfill(status=503, content_type="text/html", body="<h1>Down</h1>"))
+    page.locator("#payment-1").click()
+    expect(page.locator("h1")).to_have_text("Down")  # as a page of its own, not inside of ours
