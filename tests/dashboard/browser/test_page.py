@@ -106,6 +106,17 @@ def test_no_digit_of_an_amount_is_cut_off(new_context, site, book_many):
         for width in (320, 390, 768, 1040, 1280, 3840):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate(CUT) == [], (path, width)
+    page.goto(site.url)
+    row = page.get_by_role("row", name="vast")
+    expect(row.locator(".number")).to_have_text("$999,876,543,210.88")
+    page.set_viewport_size({"width": 320, "height": 900})
+    expect(row.locator(".narrow")).to_have_text("$999,876,543,210.88")
+    edge = page.locator(".card").bounding_box()
+    for cell in row.locator(":scope > :visible").all():
+        box = cell.bounding_box()
+        assert box["x"] + box["width"] <= edge["x"] + edge["width"]
+    row.click(position={"x": 200, "y": 10})
+    expect(page).to_have_url(f"{site.url}/workspaces/vast")
 
 
 def test_statuses_at_the_boundary(page, site):
