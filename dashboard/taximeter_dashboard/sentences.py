@@ -119,4 +119,11 @@ def culprit(cause: StatusRow) -> Piece:
     if cause.cause == "payment":
         what = "Adjustment" if amount < 0 else "Payment"
         return Piece(f"{what} {short} ({amounts.signed(amount)})", f"payments/{cause.cause_seq}")
-    return Piece(f"Usage {short} ({(cause.tool or '')[:40]}, {amounts.exact(-amount)})", f"usages/{cause.cause_seq}")
+    return Piece(
+        f"Usage {short} ({_apart((cause.tool or '')[:40])}, {amounts.exact(-amount)})", f"usages/{cause.cause_seq}"
+    )
+
+
+def _apart(name: str) -> str:
+    """A name in letters that run from right to left must not turn the amount behind it around."""
+    return name if name.isascii() else f"\N{FIRST STRONG ISOLATE}{name}\N{POP DIRECTIONAL ISOLATE}"

@@ -165,6 +165,7 @@
   function show(state, word) {
     button.dataset.state = state;
     button.querySelector(".word").textContent = word;
+    button.title = state === "paused" ? "Go on with updates" : "Pause updates";
     find("#lost").textContent = state === "lost" ? `Updates interrupted, retrying. As of ${clock(aliveAt)}.` : missed;
   }
 

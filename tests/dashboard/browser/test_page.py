@@ -218,6 +218,21 @@ def test_strange_texts_are_only_ever_text(page, site):
     assert len(download.value.path().read_bytes()) > 600_000
 
 
+def test_letters_from_right_to_left_turn_no_amount_around(new_context, site, book_at_site):
+    book_at_site(make_usage("rtl", tool="سؤال", model=None, cost="0.123"))
+    page = new_context(viewport={"width": 375, "height": 900}).new_page()
+    page.goto(f"{site.url}/workspaces/rtl/usages/1")
+    order = """(selector) => {
+        const title = document.querySelector(selector), amount = document.createRange(), last = document.createRange();
+        const text = [...title.childNodes].at(-1), at = text.data.indexOf('$');
+        amount.setStart(text, at), amount.setEnd(text, at + 1);
+        last.setStart(text, at + 5), last.setEnd(text, at + 6);
+        return amount.getBoundingClientRect().x < last.getBoundingClientRect().x;
+    }"""
+    assert page.evaluate(order, "#details-title")
+    assert page.evaluate("(t) => t.endsWith('(\u2068سؤال\u2069, $0.123)')", page.locator("#cause").inner_text())
+
+
 def test_amounts_are_written_out_everywhere(page, site):
     for path in ("acme", "spent", "acme/payments", "acme/usages/1"):
         page.goto(f"{site.url}/workspaces/{path}")
