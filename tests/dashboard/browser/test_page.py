@@ -230,7 +230,7 @@ def test_letters_from_right_to_left_turn_no_amount_around(new_context, site, boo
         return amount.getBoundingClientRect().x < last.getBoundingClientRect().x;
     }"""
     assert page.evaluate(order, "#details-title")
-    assert page.evaluate("(t) => t.endsWith('(\u2068سؤال\u2069, $0.123)')", page.locator("#cause").inner_text())
+    assert page.evaluate("(t) => t.endsWith('(\u2068سؤال\u2069, $0.123)')", page.locator("#cause").inner_text())  # noqa: RUF001
 
 
 def test_amounts_are_written_out_everywhere(page, site):
