@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import psycopg
 from psycopg import Connection
 
 from taximeter_db.events import WorkspaceState
@@ -28,6 +29,33 @@ def next_epoch(conn: Connection[Any], above: int = 0) -> int:
         "UPDATE taximeter.ledger_state SET epoch = greatest(epoch, %s) + 1 RETURNING epoch", [above]
     ).fetchone()
     return int(row[0]) if row else 1
+
+
+class Place(NamedTuple):
+    """Where a cluster's history stands: a restore puts it back, or onto another branch."""
+
+    system: int
+    """The cluster's own number, made by initdb."""
+    timeline: str
+    """Another one after each promotion and each recovery to a point in time."""
+    position: int
+    """Bytes of write-ahead log that no crash takes away."""
+
+    def went_back_from(self, seen: Place) -> bool:
+        """Whether this is not what comes after `seen`, which was noted before this was read."""
+        return (self.system, self.timeline) != (seen.system, seen.timeline) or self.position < seen.position
+
+
+def place(conn: Connection[Any]) -> Place | None:
+    """Where the database stands now; None where that is not ours to know."""
+    try:
+        row = conn.execute(
+            """SELECT system_identifier, left(pg_walfile_name(lsn), 8), (lsn - '0/0')::bigint
+               FROM pg_control_system(), pg_current_wal_flush_lsn() AS lsn"""
+        ).fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        return None
+    return Place(*row) if row else None
 
 
 @contextmanager

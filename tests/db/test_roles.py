@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from taximeter_cli.embedded.logins import PARTS, part_url
-from taximeter_db import connect, ledger, migrate, roles, rollups, verify, workspaces
+from taximeter_db import connect, flags_state, ledger, migrate, roles, rollups, verify, workspaces
 from taximeter_db.errors import SchemaError
 from taximeter_db.reading import access, payments, scope, summary, usages
 
@@ -269,3 +269,12 @@ def test_where_roles_cannot_be_made_migrate_says_what_to_do(own_postgres):
         admin.execute("ALTER ROLE taximeter CREATEROLE")
         assert migrate.upgrade(server.url()).created == roles.ROLES
         assert migrate.upgrade(server.url()).advice is None
+
+
+def test_the_worker_sees_how_far_the_database_is(login, conn):
+    mine = login("worker")
+    before = flags_state.place(mine)
+    conn.execute("CREATE TABLE more AS SELECT generate_series(1, 1000)")
+    after = flags_state.place(mine)
+    assert not after.went_back_from(before)
+    assert before.went_back_from(after)

@@ -17,7 +17,10 @@ from servers import QUICK_POSTGRES
 from taximeter import names
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.valkey import BROKER_DATABASE
+from taximeter_db import flags_state
+from taximeter_db.connect import connection
 from taximeter_db.migrate import upgrade
+from taximeter_worker import flags
 from taximeter_worker.sources import amqp as amqp_source
 from workers import Feed, Ledger, eventually, payment, set_prices, usage
 
@@ -150,10 +153,11 @@ def _usages(server: Postgres) -> int:
     return row[0] if row else 0
 
 
+@pytest.mark.parametrize("worker_lives", [True, False], ids=["under a worker", "between workers"])
 def test_a_backup_put_back_begins_a_new_epoch(
-    own_postgres: Callable[..., Postgres], new_worker, valkey, redis_client, tmp_path
+    own_postgres: Callable[..., Postgres], new_worker, valkey, redis_client, worker_lives: bool
 ):
-    """Flags from before the restore are ahead of the database; they must not stay for ever."""
+    """Flags from before the restore are ahead of the database. They come right with no event: who is switched off sends none."""
     server = own_postgres()
     upgrade(server.url())
     set_prices(server.url())
@@ -173,13 +177,21 @@ def test_a_backup_put_back_begins_a_new_epoch(
     # All of them: what is still on its way would be booked after the restore.
     eventually(lambda: redis_client.hget(names.balance_key("acme"), "balance") == "-1")
     assert redis_client.hget(names.flag_key("acme"), "enabled") == "0"
+    with connection(server.url()) as conn:
+        far = flags_state.place(conn)
+    eventually(lambda: not flags.read_place(redis_client).went_back_from(far))
+    if not worker_lives:
+        assert worker.stop() == 0
     server.stop("immediate")
     shutil.rmtree(data)
     backup.rename(data)
     server.start()
-    # The first event after the restore: acme has 5 USD again, and Redis holds a newer and worse state.
-    feed.send(usage("acme", 1000))
+    if not worker_lives:
+        worker.start()
+    # acme has 5 USD again, and Redis holds a newer and worse state.
     eventually(lambda: redis_client.hget(names.flag_key("acme"), "enabled") == "1")
+    assert redis_client.hget(names.balance_key("acme"), "balance") == "5"
+    feed.send(usage("acme", 1000))
     eventually(lambda: redis_client.hget(names.balance_key("acme"), "balance") == "4.999")
     assert int(redis_client.hget(names.balance_key("acme"), "epoch")) > epoch
     eventually(lambda: redis_client.hget(names.balance_key("other"), "balance") == "7")

@@ -19,6 +19,7 @@ from taximeter_db import flags_state, ledger
 from taximeter_db.connect import booking_connection
 from taximeter_db.events import WorkspaceState
 from taximeter_worker import flags
+from taximeter_worker.chores import FlagWatch
 from taximeter_worker.errors import FlagsUnavailable
 from taximeter_worker.flags import FlagWriter, connect_flags, write_states
 from taximeter_worker.rebuild import rebuild
@@ -270,6 +271,39 @@ def test_a_restored_database_gets_its_flags_back(new_runtime, booked, ledger, re
     eventually(lambda: ledger.one("SELECT count(*) FROM taximeter.stale_flags") == 0)
     assert flags_state.epoch(booked) == epoch + 1
     feed.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "anew"),
+    [
+        ({}, False),
+        ({"position": 0}, False),
+        ({"position": 2**62}, True),
+        ({"timeline": "000000FF"}, True),
+        ({"system": 7}, True),
+    ],
+    ids=["nothing", "further on", "back in time", "another timeline", "another cluster"],
+)
+def test_flags_are_made_anew_where_history_is_another(booked, redis_client, redis_url, changed, anew):
+    watch = FlagWatch(FlagWriter(redis_url, 1.0))
+    watch(booked)
+    seen = flags.read_place(redis_client)
+    epoch = flags_state.epoch(booked)
+    write_states(redis_client, [state("paid", -9 * USD, epoch=epoch, version=500)])
+    flags.note_place(redis_client, seen._replace(**changed))
+    watch(booked)
+    assert flags_state.epoch(booked) == epoch + anew
+    assert flag(redis_client, "paid")["enabled"] == str(int(anew))
+    assert redis_client.exists(names.FLAGS_READY)
+    assert not flags.read_place(redis_client).went_back_from(seen)
+    watch(booked)
+    assert flags_state.epoch(booked) == epoch + anew
+
+
+@pytest.mark.parametrize("text", ["", "words", "1 2", "1 00000001 x", None])
+def test_a_place_that_nobody_can_read_is_none(redis_client, text):
+    redis_client.set(flags.PLACE_KEY, text) if text is not None else redis_client.rpush(flags.PLACE_KEY, "1")
+    assert flags.read_place(redis_client) is None
 
 
 def test_booking_goes_on_without_redis_and_the_debt_is_paid(new_runtime, own_valkey, ledger, valkey_broker_url):

@@ -105,7 +105,7 @@ class PriceWatch:
 
 
 class FlagWatch:
-    """Makes a cold flag cache warm, and pays the flags that booking could not write."""
+    """Makes a cold flag cache warm, also after the database went back in time, and pays the flags that booking could not write."""
 
     def __init__(self, writer: flags.FlagWriter) -> None:
         self._writer = writer
@@ -114,8 +114,16 @@ class FlagWatch:
         """One look."""
         if not self._writer.available:
             return
+        seen: flags_state.Place | None = self._writer.call(flags.read_place)
+        # Read after what Redis has seen of it, whichever worker noted that: then it is further on, or history is another.
+        place = flags_state.place(conn)
+        if seen and place and place.went_back_from(seen):
+            log.critical("database_behind_flags", seen=seen, now=place, hint="it was restored; all flags are made anew")
+            self._writer.call(flags.forget_ready)
         if not self._writer.call(_is_warm):
             self._writer.call(lambda client: rebuild(conn, client, only_if_cold=True))
+        if place and place != seen:
+            self._writer.call(flags.note_place, place)
         debts = flags_state.stale(conn)
         if debts:
             states = ledger.read_states(conn, [workspace_id for workspace_id, _ in debts])

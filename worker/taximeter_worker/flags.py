@@ -22,11 +22,14 @@ from redis.retry import Retry
 from taximeter import names
 from taximeter.tls import explained
 from taximeter_db.events import WorkspaceState
+from taximeter_db.flags_state import Place
 from taximeter_db.money import format_usd, status_of
 from taximeter_worker.errors import FlagsUnavailable
 
 WORKSPACES_PER_CALL = 500
 """One script call blocks Redis for about 5 ms with so many, and is synced once."""
+PLACE_KEY = "taximeter:place"
+"""Not among the keys whose changes are pushed to tools: it changes every second."""
 BREAKER_SECONDS = 0.5
 BREAKER_SECONDS_MAX = 10.0
 _RESULT_FLIPPED = "1"
@@ -184,6 +187,20 @@ def read_positions(client: Client, workspace_ids: Iterable[str]) -> dict[str, Po
                 found = Position(order, balance)
         positions[workspace_id] = found
     return positions
+
+
+def note_place(client: Client, place: Place) -> None:
+    """Write down how far the database was when its flags were last looked after."""
+    client.set(PLACE_KEY, " ".join(map(str, place)))
+
+
+def read_place(client: Client) -> Place | None:
+    """How far it was then; None where nobody has noted it."""
+    try:
+        system, timeline, position = (client.get(PLACE_KEY) or "").split(" ")
+        return Place(int(system), timeline, int(position))
+    except (ValueError, redis.ResponseError):
+        return None
 
 
 def count(text: object) -> int:
