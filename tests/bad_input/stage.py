@@ -26,6 +26,7 @@ class Stage:
 
     def __init__(self, database_url: str, broker_url: str, worker: WorkerProcess, logs: Iterable[Any]) -> None:
         self.database_url = database_url
+        self.broker_url = broker_url
         self.worker = worker
         self._logs = list(logs)
         self.conn = psycopg.connect(database_url, autocommit=True, row_factory=namedtuple_row)

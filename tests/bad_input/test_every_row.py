@@ -24,6 +24,8 @@ from bad_input.rows import BATCH, EVENTS, MARK, Case, dump, good, paid
 from bad_input.stage import Stage, set_prices
 from dashboard_factory import make_settings, make_token
 from servers.databases import drop_database, make_database, migrated_template
+from taximeter import InvalidEventError, Meter
+from taximeter.quantities import openai_chat
 from taximeter_cli.embedded.process import free_port
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE
 from taximeter_cli.receipts import Receipts
@@ -233,6 +235,28 @@ def test_row_31_a_usage_beyond_the_balance_books_nothing_by_halves(stage: Stage)
     assert stage.booked("row-31-d", 1).balance == Decimal("-0.002")
     for table in ("usage_keys", "usage_log", "usage_payloads"):  # its id stays free, for when the price is put right
         assert stage.one(f"SELECT count(*) FROM taximeter.{table} WHERE workspace_id = 'row-31-c'") == 1, table
+
+
+def test_row_32_overlapping_counts_of_a_provider_are_refused_before_anything_is_recorded(stage: Stage, tmp_path: Path):
+    with Meter(broker_url=stage.broker_url, spool=tmp_path / "spool", source="/tests") as meter:
+
+        def record(cached: int) -> None:
+            usage = {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": cached}, "completion_tokens": 0}
+            meter.record("row-32", tool="chat", provider="p", model="m", quantities=openai_chat(usage), input=MARK)
+
+        record(400)
+        with pytest.raises(
+            InvalidEventError, match=r"prompt_tokens: is 1000, less than .*cached_tokens \(1001\)"
+        ) as bad:
+            record(1001)
+        assert (bad.value.code, meter.stats().recorded) == ("bad_quantities", 1)
+        record(1000)
+        meter.flush(timeout=30)
+    assert stage.booked("row-32", 2).balance == Decimal("-0.004")  # a cached token was charged once
+    assert stage.refused("row-32") == []
+    query = "SELECT quantities FROM taximeter.usage_log WHERE workspace_id = 'row-32' ORDER BY seq"
+    pools = [{"input_tokens": 600, "cached_input_tokens": 400}, {"cached_input_tokens": 1000}]
+    assert [row.quantities for row in stage.conn.execute(query)] == pools
 
 
 def test_row_36_a_late_event_has_the_price_of_its_own_time(stage: Stage):
