@@ -172,7 +172,7 @@ def _check_text(field: str, value: object, characters_max: int) -> None:
     if not isinstance(value, str):
         raise InvalidEventError("bad_type", field, f"must be a str, not {type(value).__name__}")
     if len(value) > characters_max:
-        raise InvalidEventError("text_too_long", field, f"has {len(value)} characters, at most {characters_max}")
+        raise InvalidEventError("bad_text", field, f"has {len(value)} characters, at most {characters_max}")
     if "\0" in value or not (value.isascii() or _is_unicode(value)):
         raise InvalidEventError("bad_text", field, "must not hold NUL or half a surrogate pair")
 

@@ -157,7 +157,7 @@ def test_a_bad_quantity_is_refused_with_its_code(value: Any, code: str) -> None:
         ({"tool": ""}, "tool_required", "tool"),
         ({"tool": None}, "tool_required", "tool"),
         ({"tool": 3}, "bad_type", "tool"),
-        ({"tool": "t" * 129}, "text_too_long", "tool"),
+        ({"tool": "t" * 129}, "bad_text", "tool"),
         ({"tool": "a\0b"}, "bad_text", "tool"),
         ({"model": "\ud800"}, "bad_text", "model"),
         ({"provider": 1}, "bad_type", "provider"),

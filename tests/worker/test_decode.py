@@ -24,6 +24,16 @@ def test_one_bad_event_of_a_thousand():
     assert [rejected.reason for rejected in decoded.rejected] == ["workspace_charset"]
 
 
+def test_an_empty_place_in_a_batch_costs_no_neighbour():
+    one, two = wire(event(1)), wire(event(2))
+    for body in (b"[%b,,%b]" % (one, two), b"[ ,%b, ,%b]" % (one, two)):
+        decoded = decode(body, BATCH)
+        assert [usage.raw for usage in decoded.usages] == [one, two]
+        assert {bad.reason for bad in decoded.rejected} == {"bad_json"}
+    decoded = decode(b"[%b,,%b,]" % (one, two), BATCH)
+    assert (len(decoded.usages), len(decoded.rejected)) == (2, 2)
+
+
 def test_truncated_batch_keeps_what_was_complete():
     body = batch(event(1), event(2), event(3))[:-30]
     decoded = decode(body)

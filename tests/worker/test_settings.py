@@ -98,9 +98,10 @@ def test_every_metric_is_documented_and_every_documented_one_exists():
     metrics = Metrics()
     metrics.registry.register(LedgerGauges(["acme"]))
     families = [*metrics.registry.collect(), *LedgerGauges(["acme"]).describe()]
-    names = {f"{f.name}_total" if f.type == "counter" else f.name for f in families if f.name.startswith("taximeter_")}
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     documented = set(re.findall(r"^\| `(taximeter_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE))
     assert documented == names
+    assert all(name.startswith("taximeter_") for name in names)
 
 
 def test_a_taken_metrics_port_is_said_and_tried_again(free_port_number):

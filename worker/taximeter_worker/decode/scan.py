@@ -41,7 +41,8 @@ def cut(text: bytes, elements_max: int | None = None) -> Pieces:
     """Cut the outermost array or object of ``text`` at its commas.
 
     The text must begin (after white space) with ``[`` or ``{``. The elements themselves may be malformed. An
-    outer bracket that never closes, anything after it and an empty place between commas become the ``rest``.
+    outer bracket that never closes, anything after it and a trailing comma become the ``rest``; an empty place between
+    commas is an element of a comma.
 
     Raises:
         RefusedError: ``too_large``: more than ``elements_max`` elements.
@@ -60,10 +61,8 @@ def cut(text: bytes, elements_max: int | None = None) -> Pieces:
                 opened = token.start()
                 start = token.end()
         elif mark == 0x2C and depth == 1:
-            element = text[start : token.start()].strip(JSON_SPACE)
-            if not element:
-                break
-            pieces.elements.append(element)
+            # An empty place is one bad element, told apart from its neighbours like any other.
+            pieces.elements.append(text[start : token.start()].strip(JSON_SPACE) or b",")
             start = token.end()
             if len(pieces.elements) == elements_max:
                 raise RefusedError(
