@@ -84,3 +84,16 @@ def test_the_points_of_a_column_stand_in_line(new_context, site, book_many):
     behind.locator("summary").click()
     expect(behind.locator("tbody tr")).to_have_count(1)
     expect(behind.locator("tbody td")).to_have_text(re.compile(r"^\W\$0\.321$"))
+
+
+LETTERS = """() => [...document.querySelectorAll('svg.chart text')].filter((text) => text.getClientRects().length)
+    .map((text) => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a)"""
+
+
+def test_letters_keep_their_size_at_every_width(new_context, site):
+    page = new_context().new_page()
+    page.goto(f"{site.url}/workspaces/acme/analysis")
+    for width in (320, 390, 409, 410, 480, 600, 719, 720, 820, 899, 900, 1039, 1040, 1159, 1160, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        sizes = page.evaluate(LETTERS)
+        assert 12 <= min(sizes) <= max(sizes) <= 17, width
