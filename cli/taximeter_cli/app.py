@@ -9,6 +9,7 @@ import typer
 
 from taximeter_cli import audit, dashboard, instance, keys, prices, publish, quarantine, upkeep, workspaces
 from taximeter_cli.console import clean, note
+from taximeter_cli.errors import UsageError
 
 app = typer.Typer(
     name="taximeter",
@@ -53,7 +54,7 @@ loaded, since loading them all would make every command slow."""
 
 
 def run() -> int:
-    """Run one command; an expected error becomes a sentence on stderr and exit code 1."""
+    """Run one command; an expected error becomes a sentence on stderr and exit code 1, or 2 for a usage error."""
     try:
         app(prog_name="taximeter")
     except SystemExit as end:
@@ -66,6 +67,8 @@ def run() -> int:
         if sentence is None:
             raise
         note(f"taximeter: {_without_secrets(sentence)}")
+        if isinstance(error, UsageError):
+            return 2
     return 1
 
 

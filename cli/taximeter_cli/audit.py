@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taximeter_cli import console
-from taximeter_cli.errors import CliError
+from taximeter_cli.errors import CliError, UsageError
 from taximeter_cli.options import DataDir, Json
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def verify(
     from taximeter_db.checkpoint import read
 
     if since and checkpoint is None:
-        raise CliError("--since-checkpoint needs --checkpoint FILE.")
+        raise UsageError("--since-checkpoint needs --checkpoint FILE.")
     known = None if checkpoint is None else read(checkpoint.read_bytes().splitlines(keepends=True), _key())
     with contextlib.ExitStack() as stack:
         count = min(CONNECTIONS_MAX, os.cpu_count() or 1)

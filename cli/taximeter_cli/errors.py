@@ -7,5 +7,9 @@ class CliError(Exception):
     """Root of the errors that end a command with a sentence on stderr instead of a traceback."""
 
 
+class UsageError(CliError):
+    """The command's own words make no sense, whatever the state of the system: exit code 2."""
+
+
 class EmbeddedError(CliError):
     """A part of the embedded stack cannot be started, found or stopped."""

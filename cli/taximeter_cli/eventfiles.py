@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from taximeter_cli.errors import CliError
+from taximeter_cli.errors import UsageError
 
 _NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,6})?", re.ASCII)
 _AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
@@ -104,7 +104,7 @@ def mapping_for(
     tool ``chat``, provider ``openai``, model ``gpt-4o`` and 100 workspaces are what is not said otherwise.
 
     Raises:
-        CliError: A named column is missing, or something is not said that no header can tell.
+        UsageError: A named column is missing, or something is not said that no header can tell.
     """
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         header = next(csv.reader(stream), [])
@@ -118,14 +118,16 @@ def mapping_for(
         if workspace is None and workspaces is None:
             mapped.workspaces = 100
     if not mapped.units:
-        raise CliError(f"say which columns hold what, such as --map tokens=input_tokens; {file} has: {_list(header)}")
+        raise UsageError(f"say which columns hold what, such as --map tokens=input_tokens; {file} has: {_list(header)}")
     for column in (*mapped.units, *([mapped.time_column] if mapped.time_column else [])):
         if column not in header:
-            raise CliError(f"{file} has no column {column!r}; it has: {_list(header)}")
+            raise UsageError(f"{file} has no column {column!r}; it has: {_list(header)}")
     if not mapped.tool:
-        raise CliError("say which tool the usage is of: --tool NAME")
+        raise UsageError("say which tool the usage is of: --tool NAME")
     if mapped.workspace is None and mapped.workspaces is None:
-        raise CliError("say whose usage it is: --workspace ID, or --workspaces N to spread the rows over N workspaces")
+        raise UsageError(
+            "say whose usage it is: --workspace ID, or --workspaces N to spread the rows over N workspaces"
+        )
     return mapped
 
 

@@ -1,7 +1,8 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -18,3 +19,20 @@ DataDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON for a machine instead of tables.")]
+
+
+def workspace_id(given: str | None) -> str | None:
+    """What was given, if it can name a workspace."""
+    from taximeter import names
+
+    if given is not None and not re.fullmatch(names.WORKSPACE_ID_PATTERN, given, re.ASCII):
+        raise typer.BadParameter(
+            f"{given[:140]!r} is no workspace id. An id has 1 to {names.WORKSPACE_ID_MAX} characters of"
+            " A-Z a-z 0-9 . _ : -"
+        )
+    return given
+
+
+WorkspaceId = Annotated[
+    str, typer.Argument(metavar="ID", help="The workspace's id.", show_default=False, callback=workspace_id)
+]

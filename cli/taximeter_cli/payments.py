@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
-import msgspec
-
 from taximeter import names
-from taximeter_cli.errors import CliError
+from taximeter_cli.errors import UsageError
 from taximeter_db import ledger
 from taximeter_worker.decode import decode_message
 
@@ -24,7 +23,7 @@ def build(
     """Build the payment as an event and read it as the worker would: one rule book, one fingerprint.
 
     Raises:
-        CliError: The worker would refuse it; the sentence says why.
+        UsageError: The worker would refuse it; the sentence says why.
     """
     data: dict[str, Any] = {"amount": amount, "kind": kind}
     if reference is not None:
@@ -41,7 +40,7 @@ def build(
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now // 1_000_000)),
         "data": data,
     }
-    decoded = decode_message(msgspec.json.encode(event), names.CONTENT_TYPE_EVENT, now=now)
+    decoded = decode_message(json.dumps(event).encode(), names.CONTENT_TYPE_EVENT, now=now)
     for refused in decoded.rejected:
-        raise CliError(f"the payment cannot be booked [{refused.reason}]: {refused.detail}")
+        raise UsageError(f"the payment cannot be booked [{refused.reason}]: {refused.detail}")
     return decoded.payments[0]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taximeter_cli.options import DataDir, Json
+from taximeter_cli.options import DataDir, Json, workspace_id
 
 app = typer.Typer(no_args_is_help=True, help="The price book: what things cost, since when, and why.")
 
@@ -18,7 +18,9 @@ Provider = Annotated[str | None, typer.Option("--provider", metavar="P", help="T
 Model = Annotated[str | None, typer.Option("--model", metavar="M", help="The provider's model, such as gpt-4o.")]
 
 
-Workspace = Annotated[str | None, typer.Option("--workspace", metavar="W", help="Only this workspace.")]
+Workspace = Annotated[
+    str | None, typer.Option("--workspace", metavar="W", help="Only this workspace.", callback=workspace_id)
+]
 Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Usages from this time of theirs on.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Usages before this time of theirs.")]
 
@@ -267,7 +269,8 @@ def explain(
         typer.Argument(metavar="[FILE]", help="An event, an array of events, or one event a line; - reads stdin."),
     ] = None,
     workspace: Annotated[
-        str | None, typer.Option("--workspace", metavar="W", help="Workspace of a booked usage.")
+        str | None,
+        typer.Option("--workspace", metavar="W", help="Workspace of a booked usage.", callback=workspace_id),
     ] = None,
     event: Annotated[str | None, typer.Option("--event", metavar="ID", help="Event id of a booked usage.")] = None,
     data_dir: DataDir = None,

@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from taximeter.names import CONTENT_TYPE_BATCH, CONTENT_TYPE_EVENT
 from taximeter_cli import console, session
-from taximeter_cli.errors import CliError
+from taximeter_cli.errors import CliError, UsageError
 from taximeter_cli.prices_output import show_receipt
 from taximeter_db.errors import NotFoundError
 from taximeter_db.events import event_key
@@ -52,7 +52,7 @@ def _read(name: str) -> bytes:
         return sys.stdin.buffer.read()
     path = Path(name)
     if not path.is_file():
-        raise CliError(f"there is no file {path}.")
+        raise UsageError(f"there is no file {path}.")
     return path.read_bytes()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from taximeter_cli import session
-from taximeter_cli.errors import CliError
+from taximeter_cli.errors import UsageError
 from taximeter_db.prices import Price, read_aliases
 from taximeter_worker.pricing import BookFileError, load_book
 from taximeter_worker.pricing.book_file import FORMAT, read_book
@@ -31,7 +31,7 @@ def read_source(name: str, data_dir: Path | None = None) -> Source:
     """Read ``genai-prices``, ``book``, or a file, which is recognised by what is in it.
 
     Raises:
-        CliError: There is no such file.
+        UsageError: There is no such file.
         BookFileError: It is neither kind of file.
     """
     if name == GENAI:
@@ -61,7 +61,7 @@ def read_catalogue_file(path: Path) -> Source:
 
 def _read(path: Path) -> bytes:
     if not path.is_file():
-        raise CliError(f"there is no file {path}. Give {GENAI}, or a file that `taximeter prices export` wrote.")
+        raise UsageError(f"there is no file {path}. Give {GENAI}, or a file that `taximeter prices export` wrote.")
     if path.stat().st_size > FILE_BYTES_MAX:
         raise BookFileError(f"{path} is larger than {FILE_BYTES_MAX // 1024 // 1024} MiB: that is no price file.")
     return path.read_bytes()

@@ -13,7 +13,7 @@ import typer
 
 from taximeter_cli import addresses, console, eventfiles
 from taximeter_cli.errors import CliError
-from taximeter_cli.options import DataDir, Json
+from taximeter_cli.options import DataDir, Json, workspace_id
 
 if TYPE_CHECKING:
     from taximeter import Meter
@@ -31,7 +31,9 @@ def publish(
         Path,
         typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE", help="NDJSON of events, or CSV."),
     ],
-    workspace: Annotated[str | None, typer.Option(metavar="ID", help="CSV: whose usage all rows are.")] = None,
+    workspace: Annotated[
+        str | None, typer.Option(metavar="ID", help="CSV: whose usage all rows are.", callback=workspace_id)
+    ] = None,
     workspaces: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="CSV: whose usage it is: row i (from 0) is of workspace ws-(i mod N)."),

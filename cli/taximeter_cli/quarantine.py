@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from taximeter_cli import console
-from taximeter_cli.options import DataDir, Json
+from taximeter_cli.errors import UsageError
+from taximeter_cli.options import DataDir, Json, workspace_id
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -27,7 +28,7 @@ _PORTION = 200
 
 EntryId = Annotated[int, typer.Argument(metavar="N", help="The entry's number.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(metavar="CODE", help="Only this reason, such as price_missing.")]
-Workspace = Annotated[str | None, typer.Option(metavar="ID", help="Only this workspace.")]
+Workspace = Annotated[str | None, typer.Option(metavar="ID", help="Only this workspace.", callback=workspace_id)]
 
 
 def describe(entry: Entry, *, whole: bool, actions: Sequence[Action] = ()) -> dict[str, Any]:
@@ -176,6 +177,7 @@ def replay(
             raise typer.BadParameter(
                 "give the whole corrected event with --with, or single members with --set and --unset"
             )
+        _check_correction(changes or (), drops or (), instead)
     from taximeter_db.sealing import Sealer
     from taximeter_worker.booker import limits_of, policy_of
     from taximeter_worker.replay import replay as replay_entries
@@ -208,6 +210,18 @@ def replay(
     console.say(
         f"{counts['booked']:,} booked, {counts['duplicate']:,} were duplicates, {counts['kept']:,} stay in quarantine."
     )
+
+
+def _check_correction(changes: Sequence[str], drops: Sequence[str], instead: str | None) -> None:
+    from taximeter_worker.corrections import corrected
+    from taximeter_worker.errors import CorrectionError
+
+    if instead not in (None, "-") and not Path(instead).is_file():
+        raise UsageError(f"there is no file {instead}.")
+    try:
+        corrected(b"{}", changes, drops)  # what fails with an empty event fails with any
+    except CorrectionError as error:
+        raise UsageError(str(error)) from error
 
 
 def _correction(

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from taximeter_cli import console
-from taximeter_cli.errors import CliError
-from taximeter_cli.options import DataDir, Json
+from taximeter_cli.errors import CliError, UsageError
+from taximeter_cli.options import DataDir, Json, WorkspaceId
 
 if TYPE_CHECKING:
     from taximeter_db.workspaces import WorkspaceDetails
 
 app = typer.Typer(no_args_is_help=True, help="A workspace's limits, balance, status and totals.")
-
-WorkspaceId = Annotated[str, typer.Argument(metavar="ID", help="The workspace's id.", show_default=False)]
 
 
 def describe(details: WorkspaceDetails) -> dict[str, Any]:
@@ -92,11 +90,14 @@ def set_limits(
     """
     from taximeter_cli import session
     from taximeter_db import workspaces
-    from taximeter_db.money import parse_usd
     from taximeter_worker.booker import policy_of
 
-    minimum = None if minimum_balance is None else parse_usd(minimum_balance)
-    low = None if low_balance is None else parse_usd(low_balance)
+    minimum, low = _limit(minimum_balance, "--minimum-balance"), _limit(low_balance, "--low-balance")
+    if minimum is not None and low is not None and minimum > low:
+        raise UsageError(
+            "--minimum-balance must not be above --low-balance: the minimum is where AI stops, the other where the"
+            " warning begins."
+        )
     known = session.settings(data_dir)
     default = policy_of(known)
     with session.booking(known) as conn:
@@ -105,6 +106,16 @@ def set_limits(
         )
         session.write_flags(known, conn, [state])
         _print(workspaces.get(conn, workspace_id), json)
+
+
+def _limit(text: str | None, option: str) -> int | None:
+    from taximeter_db.errors import AmountError
+    from taximeter_db.money import parse_usd
+
+    try:
+        return None if text is None else parse_usd(text)
+    except AmountError as error:
+        raise UsageError(f"{option}: {error}") from error
 
 
 @app.command("readers")
@@ -128,7 +139,7 @@ def readers(
 
     for member in (*(allow or ()), *(remove or ())):
         if not member.strip() or not member.isprintable() or len(member) > access.MEMBER_MAX:
-            raise CliError(f"a member is named by 1 to {access.MEMBER_MAX} printable characters")
+            raise UsageError(f"a member is named by 1 to {access.MEMBER_MAX} printable characters")
     with session.database(data_dir) as conn:
         workspaces.get(conn, workspace_id)
         with conn.transaction():

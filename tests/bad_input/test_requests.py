@@ -215,16 +215,16 @@ def run(database_url: str, redis_url: str, *arguments: str) -> Any:
 
 
 def test_row_41_row_42_and_row_49_on_the_command_line(database_url: str, redis_url: str, conn):
-    def refused(word: str, *arguments: str) -> None:
+    def refused(word: str, *arguments: str, code: int = 2) -> None:
         done = run(database_url, redis_url, *arguments)
-        assert done.returncode == 1
+        assert done.returncode == code
         assert word in done.stderr
 
     refused("zero_amount", "credit", "acme", "0", "--id", "new")
     refused("bad_number", "credit", "acme", "NaN", "--id", "new")
     refused("negative_amount", "credit", "acme", "-5", "--id", "new")
     refused("too_precise", "credit", "acme", "0.0000000000001", "--id", "new")
-    refused("id_conflict", "credit", "acme", "26", "--id", "acme-payment")
+    refused("id_conflict", "credit", "acme", "26", "--id", "acme-payment", code=1)
     refused("NaN", "workspace", "set", "acme", "--minimum-balance", "NaN")
     refused("above", "workspace", "set", "acme", "--minimum-balance", "1", "--low-balance", "0.5")
     assert conn.execute("SELECT sum(payment_count), sum(payment_total) FROM taximeter.workspaces").fetchone() == (2, 50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -63,11 +64,15 @@ def test_credit_answers_with_the_new_balance_and_the_flag_follows_at_once(runnin
         (("no spaces", "1", "--id", "x"), "workspace"),
         (("acme", "1", "--id", ""), "id"),
         (("acme", "1", "--id", "x", "--kind", "gift"), "top_up"),
+        (("acme", "1", "--id", "x" * 256), "255"),
+        (("acme", "1", "--id", "ä"), "ASCII"),
+        (("acme", "1", "--id", "x", "--note", "n" * 2001), "2000"),
+        (("acme", "1", "--id", "x", "--note", os.fsdecode(b"\xff")), "surrogate"),
     ],
 )
 def test_credit_refuses_with_the_reason_and_books_nothing(running: Instance, arguments: tuple[str, ...], word: str):
     done = running("credit", *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert word in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
@@ -86,9 +91,16 @@ def test_workspace_set_and_show(running: Instance):
     table = running("workspace", "show", "set-1").stdout
     assert "Minimum balance" in table
     assert "-2 USD" in table
-    for wrong in (("--minimum-balance", "5"), ("--minimum-balance", "NaN"), ("--low-balance", "-3")):
+    for wrong, code in (
+        (("--minimum-balance", "5"), 1),  # beside the threshold that is stored
+        (("--low-balance", "-3"), 1),
+        (("--minimum-balance", "5", "--low-balance", "4"), 2),
+        (("--minimum-balance", "NaN"), 2),
+        (("--low-balance", ""), 2),
+        (("--low-balance", "Infinity"), 2),
+    ):
         refused = running("workspace", "set", "set-1", *wrong)
-        assert refused.returncode == 1
+        assert refused.returncode == code, wrong
         assert "Traceback" not in refused.stderr
     assert running.json("workspace", "show", "set-1")["minimum_balance"] == "-2"
 
@@ -172,9 +184,9 @@ def test_a_quarantined_event_is_corrected_by_its_members_or_by_a_file(running: I
     assert [one["action"] for one in running.json("quarantine", "show", c)["actions"]] == ["replay", "dismiss"]
     for wrong in (["--all", "--set", "id=x"], [a, b, "--set", "id=x"], [c, "--set", "id=x", "--with", "f"]):
         assert running("quarantine", "replay", *wrong).returncode == 2
-    for wrong in (["--set", "id"], ["--with", "/no/such/file"]):
+    for wrong in (["--set", "id"], ["--unset", ""], ["--with", "/no/such/file"]):
         refused = running("quarantine", "replay", c, *wrong)
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert "Traceback" not in refused.stderr
 
 
@@ -203,9 +215,9 @@ def test_who_of_the_staff_may_look_is_changed_and_logged(running: Instance):
             " AND field = 'reader' AND changed_by <> '' ORDER BY id"
         ).fetchall()
     assert found == [(None, "m-7"), (None, "a b"), ("a b", None)]
-    for wrong in (("nobody-knows-it",), ("watched", "--allow", " "), ("watched", "--allow", "m" * 256)):
+    for code, *wrong in ((1, "nobody-knows-it"), (2, "watched", "--allow", " "), (2, "watched", "--allow", "m" * 256)):
         refused = running("workspace", "readers", *wrong)
-        assert (refused.returncode, refused.stdout) == (1, "")
+        assert (refused.returncode, refused.stdout) == (code, "")
     assert running.json("workspace", "readers", "watched")["readers"] == ["m-7"]
 
 
@@ -244,7 +256,8 @@ def test_a_checkpoint_is_written_and_compared_with(running: Instance):
     file.write_bytes(file.read_bytes().replace(b"5.0", b"6.0"))
     changed = running("verify", "--checkpoint", str(file), **key)
     assert (changed.returncode, "was changed" in changed.stderr) == (1, True)
-    assert "needs --checkpoint" in running("verify", "--since-checkpoint").stderr
+    alone = running("verify", "--since-checkpoint")
+    assert (alone.returncode, "needs --checkpoint" in alone.stderr) == (2, True)
 
 
 def test_verify_and_migrate_report(running: Instance):
@@ -278,7 +291,20 @@ def test_settings_in_the_environment_win_and_must_be_whole(running: Instance, em
 
 @pytest.mark.parametrize(
     "arguments",
-    [("credit", "acme"), ("up", "--nope"), ("nonsense",), ("publish", "/no/such/file"), ("quarantine", "show", "x")],
+    [
+        ("credit", "acme"),
+        ("up", "--nope"),
+        ("nonsense",),
+        ("publish", "/no/such/file"),
+        ("quarantine", "show", "x"),
+        ("quarantine", "list", "--workspace", "no spaces"),
+        ("workspace", "show", "no spaces"),
+        ("workspace", "set", "ä"),
+        ("workspace", "readers", ""),
+        ("workspace", "erase-payloads", "x" * 129),
+        ("prices", "explain", "--workspace", "no spaces", "--event", "e"),
+        ("prices", "reprice", "--since", "2026-01-01", "--workspace", "no spaces"),
+    ],
 )
 def test_usage_errors_exit_with_2(arguments: tuple[str, ...]):
     done = taximeter(*arguments)

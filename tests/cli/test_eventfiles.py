@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from instances import taximeter
 from taximeter_cli import eventfiles
-from taximeter_cli.errors import CliError
+from taximeter_cli.errors import UsageError
 
 
 def mapping(file: Path, **given: Any) -> eventfiles.Mapped:
@@ -84,7 +85,7 @@ def test_what_no_header_can_tell_is_asked_for(tmp_path: Path):
         ({"units": {"nope": "input_tokens"}, "tool": "t", "workspace": "w"}, "'when', 'tokens'"),
         ({"units": {"tokens": "input_tokens"}, "tool": "t", "workspace": "w", "time_column": "nope"}, "nope"),
     ):
-        with pytest.raises(CliError, match=word):
+        with pytest.raises(UsageError, match=word):
             mapping(file, **given)
 
 
@@ -101,3 +102,20 @@ def test_bytes_that_are_no_text_are_a_bad_row(tmp_path: Path):
     rows = list(eventfiles.read_csv(file, mapping(file, units={"n": "pages"}, tool="t", workspace="w")))
     assert [type(row).__name__ for row in rows] == ["Problem", "Row"]
     rows[0].sentence.encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ((), "--map"),
+        (("--map", "n=pages"), "--tool"),
+        (("--map", "n=pages", "--tool", "t"), "--workspace"),
+        (("--map", "m=pages", "--tool", "t", "--workspace", "w"), "no column 'm'"),
+        (("--map", "n=pages", "--tool", "t", "--workspace", "no spaces"), "workspace id"),
+    ],
+)
+def test_a_mapping_that_makes_no_sense_is_a_usage_error(tmp_path: Path, options: tuple[str, ...], word: str):
+    done = taximeter("publish", str(csv_file(tmp_path, "n\n1\n")), *options)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr

@@ -185,7 +185,7 @@ def test_explain_needs_one_source(run_without_database: Run) -> None:
     run = run_without_database
     for arguments in ([], ["--workspace", "acme"], ["-", "--workspace", "acme", "--event", "e"]):
         assert "FILE" in refused(run("explain", *arguments), 2)
-    assert "no file" in refused(run("explain", "nowhere.json"), 1)
+    assert "no file" in refused(run("explain", "nowhere.json"), 2)
     assert "cannot be reached" in refused(run("list"), 1)
 
 
@@ -219,7 +219,7 @@ def test_a_file_with_a_refused_price_changes_nothing(run: Run, tmp_path: Path) -
     ok(run("import", str(book), "--backdated"))
     book.write_text("{}")
     assert "no price file" in refused(run("import", str(book)), 1)
-    assert "no file" in refused(run("import", "nowhere.json"), 1)
+    assert "no file" in refused(run("import", "nowhere.json"), 2)
 
 
 def test_a_booked_usage_is_explained_by_the_book_that_priced_it(run: Run, database_url: str) -> None:
