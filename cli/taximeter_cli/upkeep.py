@@ -13,12 +13,22 @@ from taximeter_cli import addresses, console
 from taximeter_cli.embedded import state as states
 from taximeter_cli.options import DataDir, Json
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 flags = typer.Typer(no_args_is_help=True, help="The copy of every workspace's answer in Redis.")
+
+
+def _level(given: str) -> str:
+    if given.upper() not in LEVELS:
+        raise typer.BadParameter(f"{given[:40]!r} is not one of {', '.join(LEVELS)}")
+    return given.upper()
 
 
 def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="Threads for upkeep tasks; booking has its own.")] = 2,
-    loglevel: Annotated[str, typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    loglevel: Annotated[
+        str, typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL.", callback=_level)
+    ] = "INFO",
     data_dir: DataDir = None,
 ) -> None:
     """Run a worker: it books what the broker brings. SIGTERM lets it finish what it holds.

@@ -302,6 +302,7 @@ def test_settings_in_the_environment_win_and_must_be_whole(running: Instance, em
         ("workspace", "set", "ä"),
         ("workspace", "readers", ""),
         ("workspace", "erase-payloads", "x" * 129),
+        ("worker", "--loglevel", "loud"),
         ("prices", "explain", "--workspace", "no spaces", "--event", "e"),
         ("prices", "reprice", "--since", "2026-01-01", "--workspace", "no spaces"),
     ],
