@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -66,6 +67,17 @@ def test_passwords_keep_strangers_out(running: Instance):
         redis.Redis.from_url("redis://" + running.addresses["TAXIMETER_REDIS_URL"].split("@")[1]).ping()
     arguments = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert password not in arguments
+
+
+def test_the_addresses_of_valkey_are_taken_by_every_client(running: Instance):
+    for name in ("TAXIMETER_BROKER_URL", "TAXIMETER_REDIS_URL"):
+        address = urlsplit(running.addresses[name])
+        assert address.username == "default"
+        with redis.Redis(address.hostname, address.port, username="default", password=address.password) as client:
+            assert client.ping()
+        require("redis-cli", shutil.which("redis-cli"), "install redis-tools")
+        done = subprocess.run(["redis-cli", "-u", running.addresses[name], "PING"], capture_output=True, text=True, check=True)
+        assert done.stdout == "PONG\n", done.stdout
 
 
 def test_each_part_has_a_user_of_its_own_with_no_more_than_its_rights(running: Instance):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+DEFAULT: Final = "default"
+"""The server's own user, with all rights. Named in addresses: some clients take an empty name for a user without one."""
 TOOL: Final = "tool"
 WORKER: Final = "worker"
 USERS: Final = {

@@ -87,9 +87,9 @@ class Valkey(Server):
         """The private Unix socket."""
         return (self._socket_folder or self.root) / "valkey.sock"
 
-    def url(self, database: int = FLAG_DATABASE, *, user: str = "") -> str:
+    def url(self, database: int = FLAG_DATABASE, *, user: str = acl.DEFAULT) -> str:
         """Address over TCP, for anything on this machine; as one of :data:`.acl.USERS`, or with all rights."""
-        password = self._password_of(user) if user else self._password
+        password = self._password if user == acl.DEFAULT else self._password_of(user)
         return f"redis://{user}:{quote(password)}@{LOOPBACK}:{self.port}/{database}"
 
     def _password_of(self, user: str) -> str:
