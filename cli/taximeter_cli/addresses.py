@@ -25,7 +25,7 @@ def find(data_dir: Path | None, *needed: str) -> dict[str, str]:
     not be one system.
 
     Raises:
-        CliError: One is missing; the sentence says how to provide it.
+        CliError: One is missing, or is of another kind of server; the sentence says what is wanted.
     """
     if given():
         missing = [name for name in needed if not os.environ.get(name)]
@@ -35,9 +35,20 @@ def find(data_dir: Path | None, *needed: str) -> dict[str, str]:
                 f"{' and '.join(missing)} must be set too, because {present} is set. To use the embedded instance"
                 " instead, unset all of them."
             )
-        return {name: os.environ[name] for name in needed}
+        known = {name: os.environ[name] for name in needed}
+        _check_database(known.get(DATABASE, ""))
+        return known
     known = running_instance(data_dir)
     return {name: known[name] for name in needed}
+
+
+def _check_database(url: str) -> None:
+    # what holds no :// is a connection string of libpq's own, such as "host=db dbname=taximeter"
+    if "://" in url and not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
+        raise CliError(
+            f"{DATABASE} must be an address that begins with postgresql://, such as"
+            " postgresql://user:password@host:5432/database; this one begins otherwise."
+        )
 
 
 def given() -> bool:
@@ -70,8 +81,8 @@ def running_instance(data_dir: Path | None) -> dict[str, str]:
     state = states.read(folder)
     if not state.running:
         raise CliError(
-            f"no instance of Taximeter runs on {folder}. Start one with `taximeter up`, name its directory with"
-            f" --data-dir, or set {', '.join(_ALL)}."
+            f"no instance of Taximeter runs on {folder}. Start one with `taximeter up{states.data_dir_option(folder)}`,"
+            f" name another directory with --data-dir, or set {', '.join(_ALL)}."
         )
     if not state.ready:
         raise CliError(f"the instance on {folder} is still starting: try again in a moment.")

@@ -75,8 +75,7 @@ def _announce(folder: Path, addresses: dict[str, str]) -> None:
     console.facts((label, addresses[name]) for name, label in _LABELS.items() if name in addresses)
     for link in _sign_in(folder, addresses).values():
         console.say(f"\nAI Tracking, signed in as the owner (works once, within a day):\n{link}")
-    where = "" if folder == Path(states.DEFAULT_FOLDER).absolute() else f" --data-dir {shlex.quote(str(folder))}"
-    console.say(f'\nIn another terminal:  eval "$(taximeter env{where})"')
+    console.say(f'\nIn another terminal:  eval "$(taximeter env{states.data_dir_option(folder)})"')
     console.say("Ctrl-C stops everything; the data stays.\n")
 
 

@@ -283,9 +283,15 @@ def test_settings_in_the_environment_win_and_must_be_whole(running: Instance, em
     assert nobody.returncode == 1
     assert "PostgreSQL" in nobody.stderr
     assert "hush" not in nobody.stderr
-    other = running("env", TAXIMETER_DATA_DIR=str(running.folder / "elsewhere"))
+    for command in ("verify", "migrate", "dashboard"):
+        mysql = running(command, TAXIMETER_DATABASE_URL="mysql://taximeter:hush@127.0.0.1:1/x")
+        assert (mysql.returncode, "postgresql://" in mysql.stderr) == (1, True)
+        assert "hush" not in mysql.stderr
+    elsewhere = running.folder / "elsewhere"
+    other = running("env", TAXIMETER_DATA_DIR=str(elsewhere))
     assert other.returncode == 1
-    assert "elsewhere" in other.stderr
+    assert f"`taximeter up --data-dir {elsewhere}`" in other.stderr
+    assert "`taximeter up`" in taximeter("env", cwd=running.folder.parent).stderr
     assert taximeter("env", "--data-dir", str(running.data)).returncode == 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class State(msgspec.Struct):
 def data_folder(given: Path | None) -> Path:
     """The data directory: as given, else ``TAXIMETER_DATA_DIR``, else ``.taximeter`` here."""
     return (given or Path(os.environ.get("TAXIMETER_DATA_DIR") or DEFAULT_FOLDER)).absolute()
+
+
+def data_dir_option(folder: Path) -> str:
+    """What a command in this directory needs to find ``folder``: nothing, if it is the default there."""
+    return "" if folder == Path(DEFAULT_FOLDER).absolute() else f" --data-dir {shlex.quote(str(folder))}"
 
 
 def prepare(folder: Path) -> None:
@@ -89,7 +95,7 @@ def sole_supervisor(folder: Path) -> Iterator[None]:
             lock.seek(0)
             pid = lock.read().strip() or "unknown"
             raise EmbeddedError(
-                f"Taximeter already runs on {folder} (process {pid}). Its addresses: taximeter env --data-dir {folder}."
+                f"Taximeter already runs on {folder} (process {pid}). Its addresses: `taximeter env{data_dir_option(folder)}`."
                 f" To stop it, press Ctrl-C in its terminal or run: kill {pid}. To run a second one beside it, choose"
                 " another --data-dir."
             ) from None
