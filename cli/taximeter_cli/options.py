@@ -8,6 +8,15 @@ from typing import Annotated
 
 import typer
 
+
+def _data_dir(given: str) -> Path:
+    if not given:
+        raise typer.BadParameter("it is empty: name a directory (. is the current one)")
+    if Path(given).is_file():
+        raise typer.BadParameter(f"{given} is a file: name a directory")
+    return Path(given)
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -15,7 +24,8 @@ DataDir = Annotated[
         envvar="TAXIMETER_DATA_DIR",
         help="Directory of the embedded instance.",
         show_default=".taximeter",
-        file_okay=False,
+        metavar="DIR",
+        parser=_data_dir,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON for a machine instead of tables.")]
