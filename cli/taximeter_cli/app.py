@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from taximeter_cli import audit, dashboard, instance, keys, prices, publish, quarantine, upkeep, workspaces
-from taximeter_cli.console import clean, note
+from taximeter_cli.console import clean, note, say
 from taximeter_cli.errors import UsageError
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        say(f"taximeter {importlib.metadata.version('taximeter')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="taximeter",
@@ -35,6 +45,16 @@ app.add_typer(upkeep.flags, name="flags")
 app.add_typer(keys.app, name="keys")
 app.command("verify")(audit.verify)
 app.command("checkpoint")(audit.checkpoint)
+
+
+@app.callback()
+def _options(
+    version: Annotated[  # noqa: ARG001 - its callback answers
+        bool, typer.Option("--version", metavar="", help="Show the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
 
 _SENTENCES: dict[tuple[str, str], str] = {
     ("taximeter_cli.errors", "CliError"): "{error}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -320,6 +321,11 @@ def test_usage_errors_exit_with_2(arguments: tuple[str, ...]):
     done = taximeter(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_version_is_the_packages():
+    done = taximeter("--version")
+    assert (done.returncode, done.stdout) == (0, f"taximeter {importlib.metadata.version('taximeter')}\n")
 
 
 def test_every_command_explains_itself():
