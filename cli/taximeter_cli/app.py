@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from taximeter_cli import audit, dashboard, instance, keys, prices, publish, quarantine, upkeep, workspaces
 from taximeter_cli.console import clean, note, say
 from taximeter_cli.errors import UsageError
+
+
+class _Commands(TyperGroup):
+    """The commands; where one meets an option that it does not know, it says how to give an argument that looks like one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if type(error).__name__ == "NoSuchOption":  # by its name: its module depends on the version of typer
+                _explain_dashes(error)
+            raise
+
+
+def _explain_dashes(error: Any) -> None:
+    arguments = [
+        one.metavar or one.name.upper() for one in error.ctx.command.params if one.param_type_name == "argument"
+    ]
+    if arguments:
+        error.message += (
+            f". Arguments that begin with - stand last, after --: {error.ctx.command_path} -- {' '.join(arguments)}"
+        )
 
 
 def _version(wanted: bool) -> None:
@@ -23,6 +47,7 @@ def _version(wanted: bool) -> None:
 
 app = typer.Typer(
     name="taximeter",
+    cls=_Commands,
     help="Prepaid metering for AI usage. `taximeter up` runs the whole system on this machine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -36,8 +61,10 @@ app.command("worker")(upkeep.worker)
 app.command("dashboard")(dashboard.dashboard)
 app.command("migrate")(upkeep.migrate)
 app.add_typer(workspaces.app, name="workspace")
-# unknown options are taken as arguments, so that a negative amount is one
-app.command("credit", context_settings={"ignore_unknown_options": True})(workspaces.credit)
+# unknown options are taken as arguments, so that a negative amount is one; no -h, which -dash would be taken to hold
+app.command("credit", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})(
+    workspaces.credit
+)
 app.command("publish")(publish.publish)
 app.add_typer(prices.app, name="prices")
 app.add_typer(quarantine.app, name="quarantine")
@@ -49,7 +76,7 @@ app.command("checkpoint")(audit.checkpoint)
 
 @app.callback()
 def _options(
-    version: Annotated[  # noqa: ARG001 - its callback answers
+    version: Annotated[
         bool, typer.Option("--version", metavar="", help="Show the version.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:

@@ -323,6 +323,16 @@ def test_usage_errors_exit_with_2(arguments: tuple[str, ...]):
     assert "Traceback" not in done.stderr
 
 
+def test_an_id_that_begins_with_a_dash(running: Instance):
+    told = running("workspace", "show", "-dash")
+    assert told.returncode == 2
+    assert "taximeter workspace show -- ID" in " ".join(told.stderr.replace("│", " ").split())
+    for arguments in (("-dash", "1", "--id", "a"), ("--id", "b", "--", "-dash", "1")):
+        assert running("credit", *arguments).returncode == 0
+    done = running("workspace", "show", "--json", "--", "-dash")
+    assert (json.loads(done.stdout)["workspace_id"], json.loads(done.stdout)["balance"]) == ("-dash", "2")
+
+
 def test_version_is_the_packages():
     done = taximeter("--version")
     assert (done.returncode, done.stdout) == (0, f"taximeter {importlib.metadata.version('taximeter')}\n")
