@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Final
 
 import typer
@@ -72,7 +74,7 @@ def dashboard(
 
 
 def serve(environment: Mapping[str, str]) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM, which end the process with exit code 0.
 
     Raises:
         CliError: A setting makes no sense, a package is missing, or the port is taken.
@@ -100,7 +102,13 @@ def serve(environment: Mapping[str, str]) -> None:
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2, lifespan="on"
     )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)  # uvicorn raises the signal that stopped it once more when it has ended
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

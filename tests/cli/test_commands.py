@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -13,8 +16,8 @@ import psycopg
 import pytest
 import redis
 
-from instances import Instance, taximeter
-from taximeter_cli.embedded.process import wait_until
+from instances import COMMAND, Instance, environment, taximeter
+from taximeter_cli.embedded.process import free_port, wait_until
 
 
 def sent(instance: Instance, *events: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -331,6 +334,30 @@ def test_an_id_that_begins_with_a_dash(running: Instance):
         assert running("credit", *arguments).returncode == 0
     done = running("workspace", "show", "--json", "--", "-dash")
     assert (json.loads(done.stdout)["workspace_id"], json.loads(done.stdout)["balance"]) == ("-dash", "2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_dashboard_ends_with_0(running: Instance, number: signal.Signals):
+    port = free_port()
+    with subprocess.Popen(
+        [*COMMAND, "dashboard", f"--port={port}"],
+        cwd=running.folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as page:
+        try:
+            assert wait_until(lambda: _answers(port), 60)
+            page.send_signal(number)
+            assert (page.wait(30), page.stderr.read()) == (0, "")
+        finally:
+            page.kill()
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
 
 
 def test_version_is_the_packages():

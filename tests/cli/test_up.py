@@ -76,7 +76,9 @@ def test_the_addresses_of_valkey_are_taken_by_every_client(running: Instance):
         with redis.Redis(address.hostname, address.port, username="default", password=address.password) as client:
             assert client.ping()
         require("redis-cli", shutil.which("redis-cli"), "install redis-tools")
-        done = subprocess.run(["redis-cli", "-u", running.addresses[name], "PING"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["redis-cli", "-u", running.addresses[name], "PING"], capture_output=True, text=True, check=True
+        )
         assert done.stdout == "PONG\n", done.stdout
 
 
