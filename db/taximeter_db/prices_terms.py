@@ -18,6 +18,8 @@ AMOUNT_LIMIT: Final = Decimal(10**15)
 DECIMALS_MAX: Final = 30
 TIER_LIMIT: Final = 10**18
 TEXT_MAX: Final = 256
+NAME_MAX: Final = {"tool": 128, "provider": 128, "model": 256}
+"""Characters that an event can carry; a price for a longer name would never be asked for."""
 DAY_SECONDS: Final = 86_400
 
 FEE, MULTIPLIER, MINIMUM, MAXIMUM, MISSING = "@fee", "@multiplier", "@minimum", "@maximum", "@missing"
@@ -187,10 +189,11 @@ def check(price: Price) -> Price:
     for name, text in (
         *price.target._asdict().items(),
         ("source", price.source),
-        *(("fallback", text) for text in price.fallback or ()),
+        *zip(("provider", "model"), price.fallback or (), strict=False),
     ):
-        if text is not None and (not text.strip() or len(text) > TEXT_MAX or _CONTROL.search(text)):
-            raise PriceError(f"The {name} must be 1 to {TEXT_MAX} characters, without control characters.")
+        length_max = NAME_MAX.get(name, TEXT_MAX)
+        if text is not None and (not text.strip() or len(text) > length_max or _CONTROL.search(text)):
+            raise PriceError(f"The {name} must be 1 to {length_max} characters, without control characters.")
     if price.unit not in RULES and not _UNIT.fullmatch(price.unit):
         raise PriceError(
             f"{price.unit[:80]!r} is no unit: write 1 to 64 letters, digits, _ . : or -, as events name it."
