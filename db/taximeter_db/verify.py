@@ -37,7 +37,7 @@ _SENTENCES = {
     "end": "the last entries of the log are missing or were replaced: the hash chain ends elsewhere",
     "checkpoint": "the log up to entry {entry} is not the one the checkpoint was made of: it was rewritten or cut off",
     "orphan": "the log has entries of a workspace that does not exist",
-    "keys": "the log has {computed} usages, but {stored} idempotency keys are remembered",
+    "keys": "the counters of all workspaces add up to {computed} usages, but {stored} idempotency keys are remembered",
 }
 
 

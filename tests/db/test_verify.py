@@ -56,6 +56,14 @@ def test_each_kind_of_fault_is_found_and_named(booked, tampering: str, kind: str
     assert report.faults[0].sentence.startswith(workspace_id)
 
 
+def test_a_wrong_counter_is_not_called_a_wrong_log(booked):
+    booked.execute("UPDATE taximeter.workspaces SET usage_count = usage_count + 5 WHERE workspace_id = 'c'")
+    report = verify(booked)
+    keys = report.faults[-1]
+    assert (keys.kind, keys.computed, keys.stored) == ("keys", str(report.usages + 5), str(report.usages))
+    assert "counters" in keys.sentence
+
+
 def test_logs_without_a_workspace_are_told_apart(booked):
     booked.execute("DELETE FROM taximeter.workspaces WHERE workspace_id IN ('a', 'c')")
     report = verify(booked)
