@@ -94,10 +94,15 @@ _SENTENCES: dict[tuple[str, str], str] = {
         "ProgrammingError",
     ): "the database does not have the schema of this version ({error}): run `taximeter migrate`.",
     ("psycopg", "OperationalError"): "PostgreSQL failed: {error}. Check that it runs, then try again.",
-    ("redis", "RedisError"): "Redis failed: {error}. Check that it runs; `taximeter flags rebuild` mends the flags.",
+    ("redis", "ResponseError"): "Redis refused a command: {error}. Check the rights of the user in TAXIMETER_REDIS_URL,"
+    " the server's memory, and that nothing else writes keys that begin with taximeter: there; then try again.",
+    (
+        "redis",
+        "RedisError",
+    ): "Redis failed: {error}. Check that it runs and that TAXIMETER_REDIS_URL is its address, then try again.",
 }
 """Errors that a person may meet, by module and class, and how they are told. Looked up among the modules that are
-loaded, since loading them all would make every command slow."""
+loaded, since loading them all would make every command slow; the first that fits."""
 
 
 def run() -> int:

@@ -204,6 +204,21 @@ def test_flags_rebuild_heals_a_flushed_cache(running: Instance):
         assert flags.exists("taximeter:flags:ready")
 
 
+def test_flags_rebuild_says_what_to_do_where_redis_refuses(running: Instance):
+    running("credit", "flag-1", "1", "--id", "f")
+    with redis.Redis.from_url(running.addresses["TAXIMETER_REDIS_URL"]) as flags:
+        flags.config_set("maxmemory", "1")
+        try:
+            done = running("flags", "rebuild")
+        finally:
+            flags.config_set("maxmemory", "0")
+    assert done.returncode == 1
+    assert "Redis refused a command" in done.stderr
+    assert "memory" in done.stderr
+    assert "flags rebuild" not in done.stderr
+    assert running("flags", "rebuild").returncode == 0
+
+
 def test_who_of_the_staff_may_look_is_changed_and_logged(running: Instance):
     running.json("credit", "watched", "1.00", "--id", "watched-1")
     assert running.json("workspace", "readers", "watched")["readers"] == []
