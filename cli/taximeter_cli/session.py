@@ -31,10 +31,10 @@ structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.
 
 
 def settings(data_dir: Path | None) -> Settings:
-    """The worker's settings, with the addresses of the embedded instance where the environment has none."""
-    found = addresses.find(data_dir, addresses.DATABASE, addresses.BROKER, addresses.REDIS)
+    """The worker's settings, with database and Redis of the embedded instance where the environment names no servers."""
+    found = addresses.find(data_dir, addresses.DATABASE, addresses.REDIS)
     key = addresses.master_key(states.data_folder(data_dir), os.environ)
-    return Settings.from_env({**os.environ, **found, **key})
+    return Settings.from_env({**os.environ, **found, **key}, without=["broker_url"])
 
 
 def masters(data_dir: Path | None) -> MasterKeys:

@@ -290,6 +290,20 @@ def test_verify_and_migrate_report(running: Instance):
     assert "up to date" in running("migrate").stdout
 
 
+def test_what_needs_no_broker_asks_for_none(running: Instance):
+    named = {name: running.addresses[name] for name in ("TAXIMETER_DATABASE_URL", "TAXIMETER_REDIS_URL")}
+    keys = {"TAXIMETER_PRODUCER_KEYS": f"tool:{'k' * 32}"}  # as the worker has them, beside its broker
+    for command in (
+        ("credit", "brokerless", "+5", "--id", "p", "--json"),
+        ("workspace", "set", "brokerless", "--low-balance", "1"),
+        ("flags", "rebuild"),
+        ("quarantine", "replay", "--all"),
+    ):
+        done = running(*command, **named, **keys)
+        assert done.returncode == 0, done.stderr
+    assert running.json("workspace", "show", "brokerless")["balance"] == "5"
+
+
 def test_settings_in_the_environment_win_and_must_be_whole(running: Instance, empty_database_url: str):
     unmigrated = running("verify", TAXIMETER_DATABASE_URL=empty_database_url)
     assert unmigrated.returncode == 1
@@ -400,7 +414,7 @@ def test_every_command_explains_itself():
         done = taximeter(*command, "--help")
         assert done.returncode == 0, command
         assert "Usage: taximeter " + " ".join(command) in done.stdout
-        if command != ("worker",):
+        if command not in (("worker",),):
             assert "--json" in done.stdout, command
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Self
@@ -145,8 +145,8 @@ class Settings:
     metrics_workspaces: tuple[str, ...] = _setting((), parse=_list)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Read the settings from environment variables.
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, without: Collection[str] = ()) -> Self:
+        """Read the settings from environment variables; the addresses `without` which the caller can do may be missing.
 
         Raises:
             SettingError: a variable is missing or its value makes no sense; the text names it and never quotes a URL.
@@ -157,7 +157,9 @@ class Settings:
             variable = PREFIX + one.name.upper()
             text = environ.get(variable, "")
             if not text:
-                if one.default is MISSING:
+                if one.name in without:
+                    values[one.name] = ""
+                elif one.default is MISSING:
                     raise SettingError(
                         f"{variable} is not set. Set it, or run against an embedded instance: "
                         'eval "$(taximeter env)" sets the addresses of one started by `taximeter up`.'
@@ -169,7 +171,7 @@ class Settings:
                 shown = "its value" if not one.repr else repr(text[:80])
                 raise SettingError(f"{variable}: {shown} {error}.") from None
         settings = cls(**values)
-        if settings.producer_keys and not settings.broker_is_redis:
+        if settings.producer_keys and settings.broker_url and not settings.broker_is_redis:
             raise SettingError(
                 f"{PREFIX}PRODUCER_KEYS is for a Redis or Valkey broker; RabbitMQ knows its users by itself. Unset it."
             )
