@@ -11,11 +11,15 @@ app = typer.Typer(no_args_is_help=True, help="The master keys under which inputs
 
 
 @app.command("new")
-def new() -> None:
+def new(json: Json = False) -> None:
     """Print a new master key. Keep a copy apart from the database's backups: without it no contents can be read."""
     from taximeter_db import master_keys
 
-    console.say(master_keys.new())
+    key = master_keys.new()
+    if json:
+        console.emit({"key": key, "name": master_keys.parse(key).current})
+    else:
+        console.say(key)
 
 
 @app.command("list")

@@ -255,11 +255,18 @@ def import_book(
 def export(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; left out: to stdout.")] = None,
     data_dir: DataDir = None,
+    json: Annotated[
+        bool,
+        typer.Option("--json", metavar="", help="With FILE: say as JSON what was written. The book is JSON always."),
+    ] = False,
 ) -> None:
-    """Write the whole book, history and aliases included, as a file that `prices import` reads back identically."""
+    """Write the whole book, history and aliases included, as a file that `prices import` reads back identically.
+
+    The file is one JSON document, one price a line.
+    """
     from taximeter_cli import prices_work
 
-    prices_work.export(file, data_dir)
+    prices_work.export(file, data_dir, json)
 
 
 @app.command("explain")

@@ -81,13 +81,17 @@ def import_book(
     return not blocked
 
 
-def export(file: Path | None, data_dir: Path | None) -> None:
+def export(file: Path | None, data_dir: Path | None, json: bool) -> None:
     """Write the whole book to a file or to stdout."""
     with session.database(data_dir) as conn:
         book = load_book(conn)
-        text = write_book(book.entries(), read_aliases(conn, book.revision))
+        entries = [*book.entries()]
+        text = write_book(entries, read_aliases(conn, book.revision))
     if file is None:
         sys.stdout.write(text)
         return
     file.write_text(text, encoding="utf-8")
+    if json:
+        console.emit({"file": str(file), "revision": book.revision, "prices": len(entries)})
+        return
     console.note(f"Wrote revision {book.revision} of the price book to {file}.")

@@ -251,6 +251,8 @@ def test_contents_are_encrypted_under_the_instances_key_rotated_and_erased(runni
     assert (codec, b"eyes" in payload) == (2, False)
     assert "current, wraps" in running("keys", "list").stdout
     newer = running("keys", "new").stdout.strip()
+    another = json.loads(taximeter("keys", "new", "--json").stdout)
+    assert (len(another["key"]), len(another["name"])) == (len(newer), 16)
     both = {"TAXIMETER_MASTER_KEY": f"{newer},{key_file.read_text().strip()}"}
     assert "Wrapped" in running("keys", "rotate", **both).stdout
     assert [key["known"] for key in running.json("keys", "list")] == [True, False]
@@ -399,6 +401,7 @@ def test_every_command_explains_itself():
         ("up",),
         ("env",),
         ("worker",),
+        ("dashboard",),
         ("migrate",),
         ("workspace", "set"),
         ("workspace", "show"),
@@ -408,13 +411,16 @@ def test_every_command_explains_itself():
         ("quarantine", "show"),
         ("quarantine", "replay"),
         ("quarantine", "dismiss"),
+        ("prices", "export"),
+        ("keys", "new"),
         ("flags", "rebuild"),
         ("verify",),
+        ("checkpoint",),
     ):
         done = taximeter(*command, "--help")
         assert done.returncode == 0, command
         assert "Usage: taximeter " + " ".join(command) in done.stdout
-        if command not in (("worker",),):
+        if command not in (("worker",), ("dashboard",)):
             assert "--json" in done.stdout, command
 
 

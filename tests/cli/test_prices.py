@@ -207,7 +207,9 @@ def test_import_the_catalogue_and_round_trip_the_book(
     ok(run("export", str(book)))
     other = runner(new_database())
     assert "0 refused" in ok(other("import", str(book)))
-    assert ok(other("export")) == book.read_text()
+    assert ok(other("export")) == book.read_text() == ok(other("export", "--json"))
+    told = json.loads(ok(other("export", str(book), "--json")))
+    assert (told["file"], told["prices"]) == (str(book), len(json.loads(book.read_text())["prices"]))
 
 
 def test_a_file_with_a_refused_price_changes_nothing(run: Run, tmp_path: Path) -> None:
