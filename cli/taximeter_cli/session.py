@@ -20,7 +20,7 @@ from taximeter_cli.embedded import state as states
 from taximeter_db import flags_state, master_keys
 from taximeter_db.connect import booking_connection, connection
 from taximeter_db.errors import MasterKeyError
-from taximeter_db.events import WorkspaceState
+from taximeter_db.events import Policy, WorkspaceState
 from taximeter_db.master_keys import MasterKeys
 from taximeter_worker.errors import FlagsUnavailable
 from taximeter_worker.flags import connect_flags, write_states
@@ -35,6 +35,13 @@ def settings(data_dir: Path | None) -> Settings:
     found = addresses.find(data_dir, addresses.DATABASE, addresses.REDIS)
     key = addresses.master_key(states.data_folder(data_dir), os.environ)
     return Settings.from_env({**os.environ, **found, **key}, without=["broker_url"])
+
+
+def new_workspaces() -> Policy:
+    """What a new workspace gets, by the settings in the environment."""
+    from taximeter_worker.booker import policy_of
+
+    return policy_of(Settings.from_env(without=["database_url", "broker_url", "redis_url"]))
 
 
 def masters(data_dir: Path | None) -> MasterKeys:

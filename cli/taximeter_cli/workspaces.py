@@ -22,6 +22,7 @@ def describe(details: WorkspaceDetails) -> dict[str, Any]:
 
     return {
         "workspace_id": details.workspace_id,
+        "seen": details.created_at is not None,
         "balance": format_usd(details.balance),
         "minimum_balance": format_usd(details.minimum),
         "low_balance_threshold": format_usd(details.low),
@@ -55,19 +56,26 @@ def _print(details: WorkspaceDetails, json: bool) -> None:
             ("Payments", f"{details.payment_count:,}, {format_usd(details.payment_total)} USD"),
             ("Duplicates", f"{details.duplicate_count:,} (not charged)"),
             ("In quarantine", f"{details.quarantined_open:,} (taximeter quarantine list)"),
-            ("Last change", console.moment(details.updated_at)),
+            (
+                "Last change",
+                console.moment(details.updated_at) or "never seen: no usage, payment or setting created it",
+            ),
         ]
     )
 
 
 @app.command("show")
 def show(workspace_id: WorkspaceId, data_dir: DataDir = None, json: Json = False) -> None:
-    """Show a workspace's balance, status, limits and totals."""
+    """Show a workspace's balance, status, limits and totals; of one that was never seen, what a new one has."""
     from taximeter_cli import session
     from taximeter_db import workspaces
 
     with session.database(data_dir) as conn:
-        _print(workspaces.get(conn, workspace_id), json)
+        details = workspaces.find(conn, workspace_id)
+        if details is None:
+            new = session.new_workspaces()
+            details = workspaces.unseen(conn, workspace_id, minimum=new.minimum, low=new.low)
+    _print(details, json)
 
 
 @app.command("set")

@@ -26,6 +26,8 @@ SELECT w.workspace_id, w.balance::text, w.minimum_balance::text, w.low_balance_t
 FROM taximeter.workspaces AS w WHERE w.workspace_id = %s
 """
 
+_WAITING = "SELECT count(*) FROM taximeter.quarantine WHERE workspace_id = %s AND resolved_at IS NULL"
+
 # Locks the row, so that the log says what the change really changed.
 _LIMITS = """
 SELECT minimum_balance::text, low_balance_threshold::text, balance::text FROM taximeter.workspaces
@@ -58,8 +60,9 @@ class WorkspaceDetails(msgspec.Struct, frozen=True):
     payment_total: int
     duplicate_count: int
     quarantined_open: int
-    created_at: dt.datetime
-    updated_at: dt.datetime
+    created_at: dt.datetime | None = None
+    """None: it was never seen."""
+    updated_at: dt.datetime | None = None
 
     @property
     def status(self) -> str:
@@ -92,12 +95,30 @@ def get(conn: Connection[Any], workspace_id: str) -> WorkspaceDetails:
         NotFoundError: No event, payment or setting ever named it.
         SettingsError: The id is malformed.
     """
-    row = conn.execute(_DETAILS, [check_id(workspace_id)]).fetchone()
-    if row is None:
+    details = find(conn, workspace_id)
+    if details is None:
         raise NotFoundError(
             f"Workspace {workspace_id} is not known: no event, payment or setting ever named it. "
             f"Its balance is 0 and AI is enabled; `taximeter workspace set {workspace_id}` creates it."
         )
+    return details
+
+
+def unseen(conn: Connection[Any], workspace_id: str, *, minimum: int, low: int) -> WorkspaceDetails:
+    """A workspace that nothing ever created: balance 0 and the limits of a new one. Quarantine may know it."""
+    (waiting,) = conn.execute(_WAITING, [workspace_id]).fetchone()  # type: ignore[misc]  # one row always
+    return WorkspaceDetails(workspace_id, 0, minimum, low, 0, 0, 0, 0, 0, waiting)
+
+
+def find(conn: Connection[Any], workspace_id: str) -> WorkspaceDetails | None:
+    """Everything about one workspace; None if it was never seen.
+
+    Raises:
+        SettingsError: The id is malformed.
+    """
+    row = conn.execute(_DETAILS, [check_id(workspace_id)]).fetchone()
+    if row is None:
+        return None
     name, balance, minimum, low, usage_count, usage_cost, payment_count, payment_total, *rest = row
     return WorkspaceDetails(
         name,

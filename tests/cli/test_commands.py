@@ -83,11 +83,21 @@ def test_credit_refuses_with_the_reason_and_books_nothing(running: Instance, arg
 
 
 def test_workspace_set_and_show(running: Instance):
-    unknown = running("workspace", "show", "set-1")
-    assert unknown.returncode == 1
-    assert "not known" in unknown.stderr
+    unseen = running.json("workspace", "show", "set-1")
+    assert (unseen["seen"], unseen["balance"], unseen["status"], unseen["ai_enabled"]) == (
+        False,
+        "0",
+        "sufficient",
+        True,
+    )
+    assert (unseen["minimum_balance"], unseen["low_balance_threshold"], unseen["created_at"]) == ("-0.12", "0", None)
+    told = running("workspace", "show", "set-1", TAXIMETER_MINIMUM_BALANCE="-3", TAXIMETER_LOW_BALANCE="1")
+    assert told.returncode == 0
+    for words in ("never seen", "-3 USD", "low (AI is enabled)"):
+        assert words in told.stdout
     made = running.json("workspace", "set", "set-1", "--minimum-balance", "-2", "--low-balance", "1.5")
     assert (made["minimum_balance"], made["low_balance_threshold"], made["status"]) == ("-2", "1.5", "low")
+    assert made["seen"]
     kept = running.json("workspace", "set", "set-1", "--low-balance", "0")
     assert (kept["minimum_balance"], kept["low_balance_threshold"], kept["status"]) == ("-2", "0", "sufficient")
     with redis.Redis.from_url(running.addresses["TAXIMETER_REDIS_URL"], decode_responses=True) as flags:
@@ -244,7 +254,7 @@ def test_contents_are_encrypted_under_the_instances_key_rotated_and_erased(runni
     key_file = running.data / "master-key"
     assert key_file.stat().st_mode & 0o777 == 0o600
     assert sent(running, usage("kept-secret", "e-1", input="for your eyes only")).returncode == 0
-    assert wait_until(lambda: running("workspace", "show", "kept-secret").returncode == 0, 30)
+    assert wait_until(lambda: running.json("workspace", "show", "kept-secret")["usage_count"] == 1, 30)
     with psycopg.connect(running.addresses["TAXIMETER_DATABASE_URL"]) as conn:
         query = "SELECT codec, payload FROM taximeter.usage_payloads WHERE workspace_id = 'kept-secret'"
         [(codec, payload)] = conn.execute(query).fetchall()
