@@ -21,10 +21,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from taximeter_cli.errors import UsageError
+from taximeter_cli.errors import CliError, UsageError
 
 _NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,6})?", re.ASCII)
 _AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_CELL_SHOWN_MAX = 35
+"""Characters of a cell that a sentence may quote: as long as a time. What is longer may be anything."""
+
+
+class Source(NamedTuple):
+    """A file of events."""
+
+    file: Path
+    name: str
+    """As the person knows it."""
 
 
 class Mapped(msgspec.Struct):
@@ -65,10 +76,35 @@ class Problem(NamedTuple):
     sentence: str
 
 
-def is_ndjson(file: Path) -> bool:
-    """Whether the first character that is no white space opens an object."""
-    with file.open("rb") as stream:
-        return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+def is_ndjson(source: Source, *, mapped: bool) -> bool:
+    """Whether a file holds whole events instead of CSV: its ending says so, or else its first line.
+
+    Args:
+        source: The file.
+        mapped: Whether something was said about the columns of a CSV.
+
+    Raises:
+        CliError: It is empty, or one array.
+        UsageError: Nothing says what it holds.
+    """
+    with source.file.open("rb") as stream:
+        first = next((line for raw in stream if (line := raw.removeprefix(_BYTE_ORDER_MARK).strip())), b"")
+    if not first:
+        raise CliError(f"{source.name} is empty: there is nothing to publish.")
+    ending = Path(source.name).suffix.lower()
+    whole = ending in {".ndjson", ".jsonl", ".json"} or (ending != ".csv" and first.startswith((b"{", b"[")))
+    if not whole and ending != ".csv" and not mapped and not _is_azure(first.decode("utf-8", "replace").split(",")):
+        raise UsageError(
+            f"nothing says what {source.name} holds: NDJSON begins with {{, a CSV needs --map. A name that ends in .ndjson or"
+            " .csv says it, too."
+        )
+    if whole and first.startswith(b"["):
+        raise CliError(f"{source.name} is one JSON array: write one event a line instead, as `jq -c '.[]'` does.")
+    return whole
+
+
+def _is_azure(header: list[str]) -> bool:
+    return all(column in header for column in _AZURE_COLUMNS)
 
 
 def count_lines(file: Path) -> int:
@@ -81,13 +117,13 @@ def read_ndjson(file: Path) -> Iterator[Line]:
     """Every line that is not blank."""
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            event = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+            event = line.removeprefix(_BYTE_ORDER_MARK).strip() if number == 1 else line.strip()
             if event:
                 yield Line(number, event)
 
 
 def mapping_for(
-    file: Path,
+    source: Source,
     *,
     units: Mapping[str, str],
     time_column: str | None,
@@ -106,10 +142,13 @@ def mapping_for(
     Raises:
         UsageError: A named column is missing, or something is not said that no header can tell.
     """
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        header = next(csv.reader(stream), [])
+    with source.file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        try:
+            header = next(csv.reader(stream), [])
+        except csv.Error as error:
+            raise UsageError(f"the header of {source.name} cannot be read as CSV: {error}") from error
     mapped = Mapped(dict(units), time_column, tool or "", provider, model, workspace, workspaces, start_time)
-    if not units and all(column in header for column in _AZURE_COLUMNS):
+    if not units and _is_azure(header):
         mapped.units = {"ContextTokens": "input_tokens", "GeneratedTokens": "output_tokens"}
         mapped.time_column = time_column or "TIMESTAMP"
         mapped.tool = tool or "chat"
@@ -118,10 +157,12 @@ def mapping_for(
         if workspace is None and workspaces is None:
             mapped.workspaces = 100
     if not mapped.units:
-        raise UsageError(f"say which columns hold what, such as --map tokens=input_tokens; {file} has: {_list(header)}")
+        raise UsageError(
+            f"say which columns hold what, such as --map tokens=input_tokens; {source.name} has: {_list(header)}"
+        )
     for column in (*mapped.units, *([mapped.time_column] if mapped.time_column else [])):
         if column not in header:
-            raise UsageError(f"{file} has no column {column!r}; it has: {_list(header)}")
+            raise UsageError(f"{source.name} has no column {column!r}; it has: {_list(header)}")
     if not mapped.tool:
         raise UsageError("say which tool the usage is of: --tool NAME")
     if mapped.workspace is None and mapped.workspaces is None:
@@ -155,9 +196,7 @@ def read_csv(file: Path, mapped: Mapped) -> Iterator[Row | Problem]:
             yield Row(reader.line_num, workspace, f"{digest}-{index}", quantities, time)
 
 
-def _numbered(
-    reader: csv.DictReader[str],
-) -> Iterator[tuple[int, dict[str, str | None] | csv.Error]]:
+def _numbered(reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str | None] | csv.Error]]:
     step: Callable[[], dict[str, str | None]] = reader.__next__
     index = 0
     while True:
@@ -175,7 +214,9 @@ def _quantity(cells: Mapping[str, str | None], column: str) -> int | Decimal:
     if not text:
         raise ValueError(f"{column} is empty; write 0 where nothing was consumed")
     if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{column} is {text[:40]!r}; write a plain number with at most 6 decimals, such as 374 or 1.5")
+        raise ValueError(
+            f"{column} is {_shown(text)}; write a plain number with at most 6 decimals, such as 374 or 1.5"
+        )
     return Decimal(text) if "." in text else int(text)
 
 
@@ -185,10 +226,16 @@ def _time(cells: Mapping[str, str | None], column: str) -> dt.datetime:
         moment = dt.datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{column} is {text[:40]!r}; write a time such as 2026-11-22T10:00:00Z or 2026-11-22 10:00:00.123"
+            f"{column} is {_shown(text)}; write a time such as 2026-11-22T10:00:00Z or 2026-11-22 10:00:00.123"
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= _CELL_SHOWN_MAX else f"a text of {len(text)} characters"
+
+
 def _list(header: list[str]) -> str:
+    if header and header[0].lstrip().startswith(("{", "[")):  # contents
+        return "JSON instead of a header"
     return ", ".join(repr(column) for column in header[:20]) or "no header at all"

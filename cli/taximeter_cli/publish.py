@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import logging
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taximeter_cli import addresses, console, eventfiles
-from taximeter_cli.errors import CliError
+from taximeter_cli.errors import CliError, UsageError
 from taximeter_cli.options import DataDir, Json, workspace_id
 
 if TYPE_CHECKING:
@@ -24,13 +28,11 @@ CONFIRM_SECONDS_MAX = 30.0
 """How long the broker may confirm nothing at all before we give up."""
 _PROBLEMS_SHOWN_MAX = 20
 _STEP_SECONDS = 0.2
+_AGAIN = "When this is mended, run the same command again: an event that was published is known by its id and not charged twice."
 
 
 def publish(
-    file: Annotated[
-        Path,
-        typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE", help="NDJSON of events, or CSV."),
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="NDJSON of events, or CSV; - reads stdin.")],
     workspace: Annotated[
         str | None, typer.Option(metavar="ID", help="CSV: whose usage all rows are.", callback=workspace_id)
     ] = None,
@@ -55,40 +57,63 @@ def publish(
 ) -> None:
     """Publish usage events from a file, with progress; safe to run again.
 
-    NDJSON holds one whole event a line. A CSV needs --map, --tool, and --workspace or --workspaces; the columns of
-    the Azure LLM inference traces are recognised. A row that is no event is named and left out.
+    NDJSON (.ndjson, .jsonl, .json) holds one whole event a line. A CSV (.csv) needs --map, --tool, and --workspace or
+    --workspaces; the columns of the Azure LLM inference traces are recognised. Without such an ending the first line
+    decides. A row that is no event is named and left out.
 
     Events that were published before are counted as duplicates and cost nothing. In a CSV the ids come from the
     file's whole content: a changed file is a new one.
     """
+    options = (workspace, workspaces, tool, provider, model, column, time_column, start_time)
+    given = any(value is not None for value in options)
+    with tempfile.TemporaryDirectory(prefix="taximeter-publish-") as folder:
+        source = _source(file, Path(folder))
+        mapped = None
+        if eventfiles.is_ndjson(source, mapped=given):
+            if given:
+                raise typer.BadParameter(
+                    "these events name workspace, tool and time themselves; the options are for CSV"
+                )
+        else:
+            if workspace is not None and workspaces is not None:
+                raise typer.BadParameter("give --workspace or --workspaces, not both")
+            mapped = eventfiles.mapping_for(
+                source,
+                units=_units(column or []),
+                time_column=time_column,
+                tool=tool,
+                provider=provider,
+                model=model,
+                workspace=workspace,
+                workspaces=workspaces,
+                start_time=_start_time(start_time),
+            )
+        broker = addresses.find(data_dir, addresses.BROKER)[addresses.BROKER]
+        _publish(source.file, mapped, broker, Path(folder, "spool"), json)
+
+
+def _source(file: Path, folder: Path) -> eventfiles.Source:
+    """The file, or a copy of what can be read only once: it is read twice."""
+    stdin = str(file) == "-"
+    if not stdin and (not file.exists() or file.is_dir()):
+        raise UsageError(f"there is no file {file}.")
+    if not stdin and file.is_file():
+        return eventfiles.Source(file, str(file))
+    copy = folder / "input"
+    with copy.open("wb") as target, sys.stdin.buffer if stdin else file.open("rb") as stream:
+        shutil.copyfileobj(stream, target)
+    return eventfiles.Source(copy, "stdin" if stdin else str(file))
+
+
+def _publish(file: Path, mapped: eventfiles.Mapped | None, broker: str, spool: Path, json: bool) -> None:
     from taximeter import Meter
 
-    given = (workspace, workspaces, tool, provider, model, column, time_column, start_time)
-    if eventfiles.is_ndjson(file):
-        if any(value is not None for value in given):
-            raise typer.BadParameter("these events name workspace, tool and time themselves; the options are for CSV")
-        mapped = None
-    else:
-        if workspace is not None and workspaces is not None:
-            raise typer.BadParameter("give --workspace or --workspaces, not both")
-        mapped = eventfiles.mapping_for(
-            file,
-            units=_units(column or []),
-            time_column=time_column,
-            tool=tool,
-            provider=provider,
-            model=model,
-            workspace=workspace,
-            workspaces=workspaces,
-            start_time=_start_time(start_time),
-        )
-    broker = addresses.find(data_dir, addresses.BROKER)[addresses.BROKER]
     problems: list[eventfiles.Problem] = []
     begun = time.monotonic()
     with (
-        tempfile.TemporaryDirectory(prefix="taximeter-publish-") as spool,
         Meter.from_env(broker_url=broker, redis_url=None, spool=spool, source="/cli/publish") as meter,
         console.bar("events", eventfiles.count_lines(file), quiet=json) as bar,
+        _nothing_kept(meter),
     ):
         events = 0
         for problem in _record_all(meter, file, mapped):
@@ -102,6 +127,21 @@ def publish(
         _confirm(meter, bar, below=0)
         confirmed = meter.stats().confirmed
     _report(confirmed, problems, time.monotonic() - begun, json=json, mended_in_place=mapped is None)
+
+
+@contextlib.contextmanager
+def _nothing_kept(meter: Meter) -> Iterator[None]:
+    """When it ends early, end at once, and say nothing of a spool that would publish the rest: it goes with us."""
+    try:
+        yield
+    except BaseException:
+        logger = logging.getLogger("taximeter")
+        logger.disabled = True
+        try:
+            meter.close(timeout=0)
+        finally:
+            logger.disabled = False
+        raise
 
 
 def _record_all(meter: Meter, file: Path, mapped: eventfiles.Mapped | None) -> Iterator[eventfiles.Problem | None]:
@@ -129,7 +169,7 @@ def _record_all(meter: Meter, file: Path, mapped: eventfiles.Mapped | None) -> I
         except InvalidEventError as error:
             yield eventfiles.Problem(row.line, str(error))
         except SpoolError as error:
-            raise CliError(f"{error}. Run the same command again: what was published is not charged twice.") from error
+            raise CliError(f"{error}. {_AGAIN}") from error
         else:
             yield None
 
@@ -160,9 +200,8 @@ def _confirm(meter: Meter, bar: console.Bar, *, below: int) -> None:
             last, since = stats.confirmed, time.monotonic()
         elif time.monotonic() - since > CONFIRM_SECONDS_MAX:
             raise CliError(
-                f"the broker has confirmed nothing for {CONFIRM_SECONDS_MAX:.0f} s, {stats.spooled_events:,} events are"
-                f" not published ({stats.last_error or 'no answer'}). When it is back, run the same command again: what"
-                " was published is not charged twice."
+                f"the broker has confirmed nothing for {CONFIRM_SECONDS_MAX:.0f} s ({stats.last_error or 'no answer'})."
+                f" It confirmed {console.counted(stats.confirmed, 'event')} before; the rest is not kept. {_AGAIN}"
             )
 
 

@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,6 +19,7 @@ import pytest
 import redis
 
 from instances import COMMAND, Instance, environment, taximeter
+from taximeter_cli import app, publish
 from taximeter_cli.embedded.process import free_port, wait_until
 
 
@@ -130,6 +133,43 @@ def test_published_events_are_booked_and_bad_lines_named(running: Instance):
 
     assert wait_until(booked, 20)
     assert running.json("workspace", "show", "pub-1")["usage_cost"] == "0.005"
+
+
+def test_published_from_stdin(running: Instance):
+    text = "".join(json.dumps(usage("pub-2", f"e{number}")) + "\n" for number in range(2))
+    csv = "n\n1\n"
+    for given, options in ((text, ()), (csv, ("--map", "n=input_tokens", "--tool", "t", "--workspace", "pub-2"))):
+        done = subprocess.run(
+            [*COMMAND, "publish", "-", *options, "--json"],
+            cwd=running.folder,
+            env=environment(),
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["published"] == given.count("\n") - (given is csv)
+
+
+def test_a_broker_that_is_away_leaves_nothing_behind(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+):
+    file = tmp_path / "events.ndjson"
+    file.write_text(json.dumps(usage("pub-3", "e1")) + "\n")
+    monkeypatch.setattr(publish, "CONFIRM_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TAXIMETER_BROKER_URL", "redis://127.0.0.1:1/1")
+    monkeypatch.setattr(sys, "argv", ["taximeter", "publish", str(file)])
+    assert app.run() == 1
+    told = capsys.readouterr().err
+    assert "It confirmed 0 events before; the rest is not kept." in told
+    assert "run the same command again" in told
+    assert "stay in the spool" not in told + caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["events.ndjson"]
 
 
 def test_quarantine_is_listed_shown_replayed_and_dismissed(running: Instance):

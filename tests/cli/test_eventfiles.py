@@ -11,12 +11,12 @@ import pytest
 
 from instances import taximeter
 from taximeter_cli import eventfiles
-from taximeter_cli.errors import UsageError
+from taximeter_cli.errors import CliError, UsageError
 
 
 def mapping(file: Path, **given: Any) -> eventfiles.Mapped:
     nothing = dict.fromkeys(("time_column", "tool", "provider", "model", "workspace", "workspaces", "start_time"), None)
-    return eventfiles.mapping_for(file, **{"units": {}, **nothing, **given})
+    return eventfiles.mapping_for(eventfiles.Source(file, str(file)), **{"units": {}, **nothing, **given})
 
 
 def csv_file(folder: Path, text: str) -> Path:
@@ -89,11 +89,74 @@ def test_what_no_header_can_tell_is_asked_for(tmp_path: Path):
             mapping(file, **given)
 
 
-def test_ndjson_is_told_from_csv_by_its_first_character(tmp_path: Path):
+def source(folder: Path, name: str, text: str) -> eventfiles.Source:
+    file = folder / "any"
+    file.write_bytes(text.encode())
+    return eventfiles.Source(file, name)
+
+
+EVENT = '{"a": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "whole"),
+    [
+        ("a.ndjson", f"# a comment\n{EVENT}", True),
+        ("a.jsonl", f"broken\n{EVENT}", True),
+        ("A.JSON", EVENT, True),
+        ("a.csv", "n\n1\n", False),
+        ("a.csv", EVENT, False),
+        ("stdin", f"\ufeff\n {EVENT}", True),
+        ("a.txt", AZURE, False),
+    ],
+)
+def test_the_ending_says_what_a_file_holds_or_else_its_first_line(tmp_path: Path, name: str, text: str, whole: bool):
+    assert eventfiles.is_ndjson(source(tmp_path, name, text), mapped=False) is whole
+
+
+def test_what_a_file_holds_may_be_said_by_a_mapping_alone(tmp_path: Path):
+    other = source(tmp_path, "stdin", "n\n1\n")
+    assert not eventfiles.is_ndjson(other, mapped=True)
+    with pytest.raises(UsageError, match="stdin holds"):
+        eventfiles.is_ndjson(other, mapped=False)
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.json", "stdin", "a.csv"])
+def test_an_empty_file_is_called_empty(tmp_path: Path, name: str):
+    for text in ("", " \n\n", "\ufeff"):
+        with pytest.raises(CliError, match="is empty"):
+            eventfiles.is_ndjson(source(tmp_path, name, text), mapped=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("a.json", "one event a line"), ("stdin", "one event a line"), ("a.csv", "JSON")]
+)
+def test_an_array_is_refused_without_a_word_of_its_contents(tmp_path: Path, name: str, word: str):
+    for text in ('[{"data": {"input": "private"}}]', '[\n{"data": {"input": "private"}}]'):
+        array = source(tmp_path, name, text)
+        with pytest.raises(CliError, match=word) as told:
+            mapping_of(array, whole=eventfiles.is_ndjson(array, mapped=False))
+        assert "private" not in str(told.value)
+
+
+def mapping_of(given: eventfiles.Source, *, whole: bool) -> None:
+    assert not whole
+    nothing = dict.fromkeys(("time_column", "tool", "provider", "model", "workspace", "workspaces", "start_time"), None)
+    eventfiles.mapping_for(given, units={}, **nothing)
+
+
+def test_lines_are_numbered_as_in_the_file(tmp_path: Path):
     file = csv_file(tmp_path, '\ufeff\n{"a": 1}\n\n  {"b": 2}')
-    assert eventfiles.is_ndjson(file)
     assert list(eventfiles.read_ndjson(file)) == [(2, b'{"a": 1}'), (4, b'{"b": 2}')]
-    assert not eventfiles.is_ndjson(csv_file(tmp_path, AZURE))
+
+
+def test_a_long_cell_is_not_quoted(tmp_path: Path):
+    file = csv_file(tmp_path, f"n,t\nWhat did I do wrong in my last interview?,x\n1,{'private ' * 9}\n")
+    mapped = mapping(file, units={"n": "pages"}, time_column="t", tool="t", workspace="w")
+    for row in eventfiles.read_csv(file, mapped):
+        assert isinstance(row, eventfiles.Problem)
+        assert "interview" not in row.sentence
+        assert "private" not in row.sentence
 
 
 def test_bytes_that_are_no_text_are_a_bad_row(tmp_path: Path):
