@@ -84,8 +84,8 @@ def _table(found: Sequence[Change], limit: int, *, posted: bool = False) -> None
         if len(changed) > limit:
             console.say(f"{len(changed) - limit:,} more workspaces: all of them with --json.")
         console.say(
-            f"{total['usages']:,} usages of {len(changed):,} workspaces: {total['old']} → {total['new']} USD,"
-            f" adjustments {total['difference']} USD."
+            f"{console.counted(total['usages'], 'usage')} of {console.counted(len(changed), 'workspace')}:"
+            f" {total['old']} → {total['new']} USD, adjustments {total['difference']} USD."
         )
         if not posted:
             console.say(f"{total['flips']:,} flags flip; {total['would_have_differed']:,} would have differed before.")

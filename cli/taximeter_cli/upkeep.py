@@ -94,7 +94,8 @@ def rebuild(data_dir: DataDir = None, json: Json = False) -> None:
         console.emit(done)
     else:
         console.say(
-            f"Wrote {done.workspaces:,} workspaces under epoch {done.epoch}: {done.flipped:,} flags changed,"
+            f"Wrote {console.counted(done.workspaces, 'workspace')} under epoch {done.epoch}:"
+            f" {console.counted(done.flipped, 'flag')} changed,"
             f" {done.swept:,} of unknown workspaces removed."
         )
 
