@@ -69,9 +69,13 @@ class EncryptedPostgres(Postgres):
         """Without a word about TLS."""
         return super().url(dbname, role=role)
 
-    def _make_cluster(self, binaries: Path, data: Path) -> None:
-        del binaries
-        command = [self._system / "initdb", "-D", data, "-U", SUPERUSER, "--auth=scram-sha-256", "--no-sync"]
+    @property
+    def _binaries(self) -> Path:
+        return self._system
+
+    def _make_cluster(self, binaries: Path) -> None:
+        data = self._data
+        command = [binaries / "initdb", "-D", data, "-U", SUPERUSER, "--auth=scram-sha-256", "--no-sync"]
         done = run(
             [*command, f"--pwfile={self._home / 'password'}", "--encoding=UTF8", "--locale=C"], account=self._account
         )
@@ -83,10 +87,6 @@ class EncryptedPostgres(Postgres):
             shutil.copy(source, data / name)
             (data / name).chmod(0o600)
             self._give(data / name)
-
-    def _spawn(self, binaries: Path, data: Path) -> subprocess.Popen[bytes]:
-        del binaries
-        return super()._spawn(self._system, data)
 
 
 class EncryptedRedis:

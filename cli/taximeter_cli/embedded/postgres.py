@@ -105,7 +105,7 @@ class Postgres(Server):
         if self.running:
             return
         self._home, self._account = accounts.server_home(self.root)
-        binaries = accounts.binaries(self._account)
+        binaries = self._binaries
         self._password = self._read_or_make("password", secrets.token_urlsafe(24))
         if not self._data.exists():
             self._make_cluster(binaries)
@@ -122,6 +122,10 @@ class Postgres(Server):
             shutil.rmtree(self._socket_folder, ignore_errors=True)
 
     @property
+    def _binaries(self) -> Path:
+        return accounts.binaries(self._account)
+
+    @property
     def _data(self) -> Path:
         return self._home / "data"
 
@@ -134,7 +138,7 @@ class Postgres(Server):
             "unix_socket_directories": str(self._socket_folder),
             "unix_socket_permissions": "0700",
         }
-        argv: list[str | Path] = [accounts.binaries(self._account) / "postgres", "-D", self._data]
+        argv: list[str | Path] = [self._binaries / "postgres", "-D", self._data]
         for name, value in options.items():
             argv += ["-c", f"{name}={value}"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
