@@ -16,6 +16,7 @@ from taximeter_dashboard.errors import NotFound, SignInNeeded
 from taximeter_dashboard.house import FLOW_COOKIE, SESSION_COOKIE, CurrentHouse, House
 from taximeter_dashboard.oidc import FLOW_SECONDS, Provider
 from taximeter_dashboard.render import base, render, safe_path
+from taximeter_dashboard.viewers import TRADED_LINK_SECONDS
 from taximeter_db.reading import access
 
 router = APIRouter()
@@ -58,13 +59,14 @@ def use_link(request: Request, house: CurrentHouse, code: Annotated[str, Path(ma
 def make_link(request: Request, house: CurrentHouse) -> Response:
     """For the host platform's server: trade a token for a path to which it sends the person's browser.
 
-    The path works once, so that no token needs to travel through a browser.
+    The path works once and within five minutes, so that no token needs to travel through a browser.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise SignInNeeded("Bring the person's token in the Authorization header.")
     viewer = house.keys.read_host_token(token.strip())
-    body = {"path": f"{base(request)}/sign-in/{house.keys.sign_in_code(viewer)}"}
+    code = house.keys.sign_in_code(viewer, TRADED_LINK_SECONDS)
+    body = {"path": f"{base(request)}/sign-in/{code}"}
     return Response(msgspec.json.encode(body), media_type="application/json")
 
 

@@ -26,6 +26,8 @@ __all__ = ["EVERY_WORKSPACE", "OPERATOR", "OWNER", "READER", "ROLES", "STAFF", "
 
 ISSUER: Final = "taximeter-dashboard"
 LINK_SECONDS: Final = 24 * 3600
+TRADED_LINK_SECONDS: Final = 300
+"""For a link that a token was traded for: the browser follows it at once."""
 CLOCK_SECONDS: Final = 30
 """By how much a host's clock may differ from ours."""
 TOKEN_CHARACTERS_MAX: Final = 16_000
@@ -66,9 +68,9 @@ class Keys:
         viewer, claims = self._read(token, "session")
         return Session(viewer, str(claims["jti"]), dt.datetime.fromtimestamp(claims["exp"], dt.UTC))
 
-    def sign_in_code(self, viewer: Viewer) -> str:
+    def sign_in_code(self, viewer: Viewer, seconds: int = LINK_SECONDS) -> str:
         """A code for a one-time sign-in link."""
-        return self._make("sign-in", viewer, LINK_SECONDS)
+        return self._make("sign-in", viewer, seconds)
 
     def read_sign_in_code(self, code: str) -> tuple[Viewer, str, dt.datetime]:
         """Viewer, number and end of a sign-in code; whether it was used is known to the database. Raises SignInNeeded."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 
 import pytest
+import time_machine
 from starlette.testclient import TestClient
 
 from dashboard_factory import bearer, make_settings, make_usage
@@ -143,6 +145,13 @@ def test_a_link_signs_in_once(client, settings, book):
     assert client.get(path).status_code == 401
     assert client.get("/workspaces/acme").status_code == 401
     assert client.post("/api/v1/sign-in-links").status_code == 403
+
+
+@pytest.mark.parametrize(("minutes", "status"), [(4, 303), (6, 401)])
+def test_a_link_is_followed_at_once_or_not_at_all(client, minutes: int, status: int):
+    path = client.post("/api/v1/sign-in-links", headers=bearer()).json()["path"]
+    with time_machine.travel(dt.timedelta(minutes=minutes), tick=False):
+        assert client.get(path).status_code == status
 
 
 def test_the_page_can_stand_under_a_prefix(settings, book):
