@@ -162,3 +162,12 @@ def test_paper_holds_what_is_read_and_nothing_to_click(page, site):
     page.goto(f"{site.url}/workspaces/evil/usages/2")
     page.emulate_media(media="print")
     expect(page.locator("#input-text")).to_have_css("max-height", "none")
+
+
+@pytest.mark.parametrize("path", ["/", "/workspaces/acme", "/workspaces/acme/payments"])
+def test_a_row_shows_that_it_leads_somewhere(new_context, site, path: str):
+    """Without a pointer over it, for a finger has none."""
+    page = new_context(has_touch=True, viewport={"width": 390, "height": 844}).new_page()
+    page.goto(site.url + path)
+    link = page.locator("tbody th a").first
+    assert link.evaluate("(it) => getComputedStyle(it).textDecorationLine") == "underline"
