@@ -81,13 +81,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Se
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
-    """Print names and values, a line each."""
-    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    grid.add_column(style="bold")
-    grid.add_column(overflow="fold")
-    for name, value in pairs:
-        grid.add_row(name, Text(clean(value)))
-    _console().print(grid)
+    """Print names and values. Sentences are folded beside their names; an address is never, it would be copied in pieces."""
+    rows = [(name, clean(value)) for name, value in pairs]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        if " " in value:
+            grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+            grid.add_column(style="bold", min_width=width)
+            grid.add_column(overflow="fold")
+            grid.add_row(name, Text(value))
+            _console().print(grid)
+        else:
+            _console().print(Text.assemble((name.ljust(width), "bold"), "  ", value), soft_wrap=True)
 
 
 class Bar:
