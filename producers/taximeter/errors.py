@@ -47,7 +47,8 @@ class FlushTimeoutError(TaximeterError, TimeoutError):
     def __init__(self, spooled: int, timeout_seconds: float, last_error: str | None) -> None:
         why = f"the last failure was: {last_error}" if last_error else "the broker has not answered yet"
         super().__init__(
-            f"{spooled} events are still spooled after {timeout_seconds:g} s and will be published later; {why}"
+            f"{spooled} event{' is' if spooled == 1 else 's are'} still spooled after {timeout_seconds:g} s and will be"
+            f" published later; {why}"
         )
         self.spooled = spooled
 

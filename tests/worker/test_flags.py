@@ -142,6 +142,19 @@ def test_another_error_than_of_type_is_not_taken_for_damage(redis_client, redis_
         redis_client.execute_command("ACL", "DELUSER", "half")
 
 
+def test_who_is_refused_is_told_so(redis_client, redis_url):
+    where = redis_url.rpartition("@")[2].removeprefix("redis://")
+    redis_client.execute_command("ACL", "SETUSER", "half", "on", ">word", "~*", "+@all", "-info")
+    try:
+        for credentials in ("half:word", "half:wrong", "nobody:x"):
+            with pytest.raises(FlagsUnavailable, match="Redis refuses us: "):
+                connect_flags(f"redis://{credentials}@{where}")
+    finally:
+        redis_client.execute_command("ACL", "DELUSER", "half")
+    with pytest.raises(FlagsUnavailable, match="Redis does not answer: "):
+        connect_flags(f"redis://127.0.0.1:{free_port()}/0")
+
+
 def test_many_workspaces_in_few_calls(redis_client):
     states = [state(f"w{number}", balance=-number) for number in range(1201)]
     assert write_states(redis_client, states).flipped == 1201

@@ -80,7 +80,7 @@ def connect_flags(url: str, timeout_seconds: float = 1.0) -> Client:
         "socket_connect_timeout": timeout_seconds,
         "protocol": 2,
         "decode_responses": True,
-        # redis-py's default of ten retries turns a timeout of one second into ten.
+        # Said aloud: with the ten retries that redis-py has by default in places, a timeout of one second is ten.
         "retry": Retry(NoBackoff(), 0),
     }
     client = redis.Redis.from_url(url, **options)
@@ -93,7 +93,8 @@ def connect_flags(url: str, timeout_seconds: float = 1.0) -> Client:
     except (redis.RedisError, OSError) as error:
         client.close()
         told = explained(error) if url.startswith("rediss://") else error
-        raise FlagsUnavailable(f"Redis does not answer: {type(error).__name__}: {told}") from error
+        what = "refuses us" if isinstance(error, redis.ResponseError | redis.AuthenticationError) else "does not answer"
+        raise FlagsUnavailable(f"Redis {what}: {type(error).__name__}: {told}") from error
 
 
 def write_states(client: Client, states: Sequence[WorkspaceState]) -> Written:
