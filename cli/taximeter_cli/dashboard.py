@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import secrets
 import signal
@@ -17,7 +18,8 @@ import typer
 from taximeter_cli import addresses
 from taximeter_cli.embedded import state as states
 from taximeter_cli.errors import CliError
-from taximeter_cli.options import DataDir
+from taximeter_cli.options import DataDir, JsonLog
+from taximeter_db import json_lines
 
 SECRET: Final = "TAXIMETER_DASHBOARD_SECRET"  # noqa: S105 - the name of a variable
 URL: Final = "TAXIMETER_DASHBOARD_URL"
@@ -58,6 +60,7 @@ def dashboard(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port.", show_default="8080")] = None,
     data_dir: DataDir = None,
+    json: JsonLog = False,
 ) -> None:
     """Serve the AI Tracking page and the JSON API. docs/dashboard.md describes its settings."""
     known = addresses.find(data_dir, addresses.DATABASE)
@@ -66,6 +69,8 @@ def dashboard(
     if not environment.get(SECRET) and not os.environ.get(addresses.DATABASE):
         environment[SECRET] = embedded_secret(folder)
     environment |= addresses.master_key(folder, environment)
+    if json:
+        environment[json_lines.VARIABLE] = json_lines.JSON
     if host is not None:
         environment["TAXIMETER_DASHBOARD_HOST"] = host
     if port is not None:
@@ -98,9 +103,20 @@ def serve(environment: Mapping[str, str]) -> None:
         app: Any = create_app(settings, Receipts(), master_keys.from_env(environment))
     except (SettingError, MasterKeyError) as error:
         raise CliError(str(error)) from error
+    as_json = environment.get(json_lines.VARIABLE, json_lines.TEXT) == json_lines.JSON
+    if as_json:
+        handler = logging.StreamHandler()
+        handler.setFormatter(json_lines.JsonLines())
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
     listener = _listen(settings.dashboard_host, settings.dashboard_port)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2, lifespan="on"
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        lifespan="on",
+        log_config=None if as_json else uvicorn.config.LOGGING_CONFIG,
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)  # uvicorn raises the signal that stopped it once more when it has ended

@@ -29,6 +29,7 @@ DataDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON for a machine instead of tables.")]
+JsonLog = Annotated[bool, typer.Option("--json", metavar="", help="Log a JSON object a line, on stderr.")]
 
 
 def workspace_id(given: str | None) -> str | None:

@@ -11,7 +11,8 @@ import typer
 
 from taximeter_cli import addresses, console
 from taximeter_cli.embedded import state as states
-from taximeter_cli.options import DataDir, Json
+from taximeter_cli.options import DataDir, Json, JsonLog
+from taximeter_db import json_lines
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -30,6 +31,7 @@ def worker(
         str, typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL.", callback=_level)
     ] = "INFO",
     data_dir: DataDir = None,
+    json: JsonLog = False,
 ) -> None:
     """Run a worker: it books what the broker brings. SIGTERM lets it finish what it holds.
 
@@ -39,6 +41,8 @@ def worker(
     if not addresses.given():
         known = addresses.as_part(known, "worker")
     known |= addresses.master_key(states.data_folder(data_dir), os.environ)
+    if json:
+        known[json_lines.VARIABLE] = json_lines.JSON
     command = [sys.executable, "-m", "taximeter_worker", f"--concurrency={concurrency}", f"--loglevel={loglevel}"]
     os.execve(command[0], command, {**os.environ, **known})  # noqa: S606 - the worker takes our place and our signals
 

@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -433,6 +435,59 @@ def test_the_dashboard_ends_with_0(running: Instance, number: signal.Signals):
             assert (page.wait(30), page.stderr.read()) == (0, "")
         finally:
             page.kill()
+
+
+def test_parts_log_json_where_that_is_asked_for(running: Instance, tmp_path):
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        worker = subprocess.Popen(
+            [*COMMAND, "worker", "--json"],
+            cwd=running.folder,
+            env={**environment(), "TAXIMETER_METRICS_PORT": "0"},
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+        try:
+            assert wait_until(lambda: b'"broker_connected"' in log.read_bytes(), 60)
+            worker.terminate()
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"celery.apps.worker", "taximeter_worker.consumer"} <= {line["logger"] for line in lines}
+    (connected,) = (line for line in lines if line["message"] == "broker_connected")
+    assert (connected["level"], connected["generation"]) == ("info", 1)
+
+
+def test_the_dashboard_logs_json_where_that_is_asked_for():
+    from taximeter_dashboard.settings import Settings
+    from taximeter_dashboard.viewers import OWNER, Keys, Viewer
+
+    away, secret, port = f"postgresql://taximeter:not-shown@127.0.0.1:{free_port()}/taximeter", "s" * 40, free_port()
+    session = Keys(Settings(database_url=away, dashboard_secret=secret)).session(Viewer("u-1", "Ada", {"acme": OWNER}))
+    with subprocess.Popen(
+        [*COMMAND, "dashboard", f"--port={port}", "--json"],
+        env={**environment(), "TAXIMETER_DATABASE_URL": away, "TAXIMETER_DASHBOARD_SECRET": secret},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as page:
+        try:
+            assert wait_until(lambda: _answers(port), 60)
+            address = f"http://127.0.0.1:{port}/api/v1/workspaces/acme/summary"
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(
+                    urllib.request.Request(address, headers={"cookie": f"taximeter_session={session}"}), timeout=60
+                )
+            with refused.value as answer:
+                assert answer.code == 503
+            page.terminate()
+            assert page.wait(30) == 0
+            lines = [json.loads(line) for line in page.stderr.read().splitlines()]
+        finally:
+            page.kill()
+    assert lines
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert "not-shown" not in json.dumps(lines)
 
 
 def _answers(port: int) -> bool:

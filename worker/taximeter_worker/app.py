@@ -14,6 +14,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from taximeter.tls import split_tls
+from taximeter_db import json_lines
 from taximeter_worker import logs, rollups, tasks
 from taximeter_worker.errors import SettingError
 from taximeter_worker.settings import Settings
@@ -31,7 +32,7 @@ def make_app(settings: Settings | None = None) -> Celery:
         SettingError: the environment lacks a setting or holds one that makes no sense.
     """
     settings = settings or Settings.from_env()
-    logs.configure()
+    logs.configure(settings.log_format)
     app = Celery("taximeter_worker", set_as_current=False)
     app.conf.update(
         broker_url=split_tls(settings.celery_broker_url)[0],
@@ -79,7 +80,9 @@ def run(arguments: Sequence[str] = ()) -> int:
     """
     argv = ["worker", "--without-mingle", "--without-gossip", "--loglevel=INFO", *arguments]
     try:
-        make_app().worker_main(argv)
+        app = make_app()
+        # Celery's banner is no JSON.
+        app.worker_main(["--quiet", *argv] if app.taximeter_settings.log_format == json_lines.JSON else argv)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     return 0

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from taximeter import names
 from taximeter.tls import split_tls
-from taximeter_db import master_keys
+from taximeter_db import json_lines, master_keys
 from taximeter_db.master_keys import MasterKeys
 from taximeter_db.secret import Secret
 from taximeter_worker.errors import SettingError
@@ -125,6 +125,7 @@ class Settings:
     shards: int = _setting(1, parse=_integer(1, names.SHARDS_MAX))
     consume_shards: tuple[int, ...] | None = _setting(None, parse=_shards)
     drain_seconds: float = _setting(20.0, parse=_seconds(0, 600))
+    log_format: str = _setting(json_lines.TEXT, parse=_choice(json_lines.TEXT, json_lines.JSON))
 
     unknown_workspace: str = _setting("create", parse=_choice("create", "quarantine"))
     minimum_balance: Decimal = _setting(Decimal("-0.12"), parse=_amount)  # noqa: RUF009 -- it returns a field()
