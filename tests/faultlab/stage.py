@@ -35,7 +35,6 @@ from taximeter_db.migrate import upgrade
 from workers import WorkerProcess, eventually, set_prices
 
 RECOVERY_SECONDS_MAX = 600.0
-QUEUES_SETTLE_SECONDS = 3.0
 _TESTS = Path(__file__).parents[1]
 
 
@@ -96,9 +95,8 @@ class Stage:
             worker.start()
         for worker in self.workers:
             eventually(lambda worker=worker: worker.connected or not worker.running, 120, "a worker is up")
-        # A RabbitMQ 3.10 that is killed within a second of a quorum queue's first declaration has not yet noted on disk where
-        # the queue's log is: it comes back with an empty replica that never elects a leader. See docs/guarantees.md.
-        time.sleep(QUEUES_SETTLE_SECONDS)
+        if isinstance(self.broker, RabbitMQ):
+            self.broker.let_queues_settle()
         self.producers: dict[int, subprocess.Popen[bytes]] = {}
         self.probes = {lane: Probe(self, lane) for lane in ("probe-1", "probe-2", "probe-3")}
         for number in range(producers):

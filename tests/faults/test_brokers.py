@@ -67,6 +67,7 @@ def test_rabbitmq_loses_patience_with_a_consumer(own_rabbitmq, new_runtime, data
 
 
 def _kill_with_messages_in_flight(node, runtime, database, feed, ledger) -> None:
+    node.let_queues_settle()
     database.stall()
     for _ in range(20):
         feed.send(*(usage("acme") for _ in range(5)))

@@ -281,6 +281,7 @@ def test_a_memory_alarm_a_kill_and_a_restart_of_rabbitmq_lose_nothing(
         meter.flush(1)
     node.ctl("set_vm_memory_high_watermark", "0.6")
     meter.flush(30)
+    node.let_queues_settle()
     node.kill()
     ids += [meter.record("acme", **REQUEST) for _ in range(20)]
     node.start()

@@ -109,6 +109,7 @@ def test_a_restarted_rabbitmq_is_found_again(new_worker, priced_url, own_rabbitm
     feed = Feed(node.url())
     feed.send(usage())
     eventually(lambda: ledger.usages == 1)
+    node.let_queues_settle()
     node.kill()
     feed.close()
     eventually(lambda: "broker_lost" in worker.text())
