@@ -1,7 +1,8 @@
 """Errors of the database side.
 
 TaximeterDbError
-├── AmountError               an amount that is no exact, finite number of USD in range
+├── AmountError               an amount that is not an exact, finite number of USD in range
+├── ConfigurationError        a setting from the environment is missing, wrong or contradicts another
 ├── SettingsError             a workspace setting that cannot be accepted
 ├── NotFoundError             there is no such workspace, usage, payment or quarantine entry
 ├── DatabaseUnavailableError  PostgreSQL cannot be reached, or went away
@@ -22,6 +23,10 @@ class AmountError(TaximeterDbError, ValueError):
     """An amount that is not an exact, finite number of USD within range."""
 
 
+class ConfigurationError(TaximeterDbError, ValueError):
+    """A setting from the environment is missing, makes no sense or contradicts another; the sentence names the variable."""
+
+
 class SettingsError(TaximeterDbError, ValueError):
     """A workspace setting that cannot be accepted; nothing was changed."""
 
@@ -39,7 +44,7 @@ class CheckpointError(TaximeterDbError, ValueError):
 
 
 class MasterKeyError(TaximeterDbError, ValueError):
-    """A master key is missing, is no key, or is not the one that wrapped a data key. It is never quoted."""
+    """A master key is missing, is not a key, or is not the one that wrapped a data key. It is never quoted."""
 
 
 class PayloadError(TaximeterDbError, ValueError):

@@ -1,26 +1,30 @@
-"""Bring a database's schema to this version. Migrations only go forward."""
+"""Bring a database's schema to this version, beside running workers. Migrations only go forward."""
 
 from __future__ import annotations
 
 import re
 import threading
+import time
 from pathlib import Path
+from typing import Any, Final
 
 import psycopg
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy.exc import OperationalError
+from psycopg import errors
+from sqlalchemy.exc import DBAPIError
 
-from taximeter_db import roles
-from taximeter_db.connect import connection
+from taximeter_db import locks, roles, schema
+from taximeter_db.backoff import LOST_RACES
+from taximeter_db.connect import MIGRATIONS, connection
 from taximeter_db.errors import DatabaseUnavailableError, SchemaError
 
-MIGRATION_LOCK = 7_480_312_907
-"""Advisory lock. Any fixed number will do; it must only be the same for every migrator."""
+LOCKS_SECONDS_MAX: Final = 120
+"""How long a migration is tried again while bookings or readers are in its way."""
+_IN_THE_WAY: Final = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
 
 # Alembic keeps its environment in module globals: one migration at a time in a process. Other processes wait in the
-# database, on the advisory lock of migrations/env.py.
+# database.
 _one_at_a_time = threading.Lock()
 
 
@@ -34,43 +38,74 @@ def config(url: str) -> Config:
 
 def head() -> str:
     """Newest revision that this version of Taximeter knows."""
-    revision = ScriptDirectory.from_config(config("")).get_current_head()
-    if revision is None:  # pragma: no cover - the package always ships its migrations
-        raise SchemaError("No migrations were found in this installation. Reinstall taximeter.")
-    return revision
+    return schema.newest()
 
 
 def current(url: str) -> str | None:
     """Revision of the database at `url`, or None where Taximeter was never installed."""
-    with connection(url) as conn:
-        try:
-            row = conn.execute("SELECT version_num FROM taximeter.alembic_version").fetchone()
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-            return None
-    return str(row[0]) if row else None
+    with connection(url, profile=MIGRATIONS) as conn:
+        return schema.of_database(conn)
 
 
 def upgrade(url: str, revision: str = "head") -> roles.Rights:
     """Create or upgrade the schema, then give the roles their rights.
 
-    Safe to call at every start and from several processes at once.
+    Safe to call at every start, from several processes at once, and beside workers (docs/upgrades.md): a migration waits
+    for a lock for a third of a second, rolls back and tries again, so that bookings go on in between.
 
     Returns:
         What was done about the roles; nothing on the way to an older revision.
 
     Raises:
-        DatabaseUnavailableError: PostgreSQL cannot be reached, or a lock was not to be had within 5 seconds.
+        DatabaseUnavailableError: PostgreSQL cannot be reached, or a lock was not granted within two minutes.
+        SchemaError: The schema is newer than this version.
     """
     try:
-        with _one_at_a_time:
-            command.upgrade(config(url), revision)
+        with (
+            _one_at_a_time,
+            connection(url, profile=MIGRATIONS) as conn,
+            locks.hold(conn, locks.AdvisoryLock.MIGRATIONS),
+        ):
+            _refuse_newer(conn)
+            _upgrade_around_others(url, revision)
         if revision != "head":
             return roles.Rights()
-        with connection(url) as conn:
-            return roles.apply(conn, MIGRATION_LOCK)
-    except OperationalError as error:
-        cause = re.sub(r"\s+", " ", str(error.orig)).strip()
-        raise DatabaseUnavailableError(f"The schema could not be upgraded: {cause}. Nothing was changed.") from error
+        with connection(url, profile=MIGRATIONS) as conn:
+            return roles.apply(conn)
+    except (DBAPIError, psycopg.Error) as error:
+        cause = re.sub(r"\s+", " ", str(_driver_error(error))).strip()
+        raise DatabaseUnavailableError(
+            f"The schema could not be upgraded: {cause}. What was finished before stays; run `taximeter migrate` again."
+        ) from error
+
+
+def _upgrade_around_others(url: str, revision: str) -> None:
+    """Each migration that finished stays finished: another try goes on from there."""
+    gives_up_at = time.monotonic() + LOCKS_SECONDS_MAX
+    attempt = 0
+    while True:
+        try:
+            command.upgrade(config(url), revision)
+        except (DBAPIError, psycopg.Error) as error:
+            if not isinstance(_driver_error(error), _IN_THE_WAY) or time.monotonic() >= gives_up_at:
+                raise
+            time.sleep(LOST_RACES.seconds(attempt))
+            attempt += 1
+        else:
+            return
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
+def _refuse_newer(conn: psycopg.Connection[Any]) -> None:
+    version = schema.of_database(conn)
+    if version is not None and version > schema.newest():
+        raise SchemaError(
+            f"The database's schema is {version}, newer than this version of Taximeter, which knows {schema.newest()}."
+            " Nothing was changed. Run `taximeter migrate` of the newer version."
+        )
 
 
 def require_current(url: str) -> None:
@@ -80,9 +115,9 @@ def require_current(url: str) -> None:
         SchemaError: The database was never migrated, or is older or newer than this version.
         DatabaseUnavailableError: PostgreSQL cannot be reached.
     """
-    found, wanted = current(url), head()
-    if found == wanted:
+    version, wanted = current(url), head()
+    if version == wanted:
         return
-    if found is None:
+    if version is None:
         raise SchemaError("This database has no Taximeter schema yet. Run `taximeter migrate`.")
-    raise SchemaError(f"The database's schema is {found}, this version needs {wanted}. Run `taximeter migrate`.")
+    raise SchemaError(f"The database's schema is {version}, this version needs {wanted}. Run `taximeter migrate`.")

@@ -14,6 +14,10 @@ from typing import Final
 from taximeter_db.errors import AmountError
 
 PICO_PER_USD: Final = 10**12
+MINIMUM_BALANCE_DEFAULT: Final = -120_000_000_000
+"""The lowest balance at which AI stays enabled, where neither platform nor workspace says otherwise."""
+LOW_BALANCE_DEFAULT: Final = 0
+"""The low-balance threshold, likewise."""
 AMOUNT_LIMIT: Final = 10**15 * PICO_PER_USD
 """Amounts and balances lie strictly between -limit and +limit: what ``numeric(27,12)`` can hold."""
 

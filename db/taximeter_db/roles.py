@@ -1,4 +1,4 @@
-"""The three roles with less than the owner's rights, and the rights that `sql/grants.sql` gives them.
+"""The roles with less than the owner's rights, and the rights that `sql/grants.sql` and `sql/grants_gateway.sql` give them.
 
 The roles cannot log in. Whoever runs PostgreSQL makes a login for each part and a member of its role:
 ``CREATE ROLE worker LOGIN PASSWORD '…' BYPASSRLS IN ROLE taximeter_worker``.
@@ -12,13 +12,18 @@ import msgspec
 import psycopg
 from psycopg import Connection, sql
 
+from taximeter_db import locks
 from taximeter_db.errors import DatabaseUnavailableError, SchemaError
-from taximeter_db.sql import statement
+from taximeter_db.sql import statement, statements
 
 WORKER: Final = "taximeter_worker"
 DASHBOARD: Final = "taximeter_dashboard"
 METRICS: Final = "taximeter_metrics"
-ROLES: Final = (WORKER, DASHBOARD, METRICS)
+GATEWAY: Final = "taximeter_gateway"
+_FIRST: Final = (WORKER, DASHBOARD, METRICS)
+"""These came together: none of them gets its rights without the others."""
+ROLES: Final = (*_FIRST, GATEWAY)
+_SQL: Final = statements("roles")
 
 
 class Rights(msgspec.Struct, frozen=True):
@@ -26,7 +31,7 @@ class Rights(msgspec.Struct, frozen=True):
 
     Attributes:
         created: roles that were made now.
-        missing: roles that do not exist and that the connecting user may not make; nothing was granted.
+        missing: roles that do not exist and that the connecting user may not make; nothing was granted to them.
     """
 
     created: tuple[str, ...] = ()
@@ -37,56 +42,69 @@ class Rights(msgspec.Struct, frozen=True):
         """What is left for an administrator to do, if anything."""
         if not self.missing:
             return None
-        statements = " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in self.missing)
+        create = _SQL["create"].strip().splitlines()[-1]
+        commands = " ".join(f"{create.format(role=role)};" for role in self.missing)
+        names = ", ".join(role.removeprefix("taximeter_") for role in self.missing)
         return (
-            "The roles for worker, dashboard and metrics were not set up, because this database user may not create"
-            f" roles. Until then every part must connect as the owner. As an administrator run: {statements}"
+            f"The roles for {names} were not set up, because this database user may not create"
+            f" roles. Until then these parts must connect as the owner. As an administrator run: {commands}"
             " Then run `taximeter migrate` again. docs/security.md says more."
         )
 
 
-def apply(conn: Connection[Any], lock: int) -> Rights:
+def apply(conn: Connection[Any]) -> Rights:
     """Make the roles where they are missing and give them exactly the rights of `grants.sql`.
 
     Args:
         conn: The owner's; autocommit.
-        lock: Number of the advisory lock that keeps migrators apart.
     """
     with conn.transaction():
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
-        found = {row[0] for row in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(ROLES)])}
-        wanted = tuple(role for role in ROLES if role not in found)
-        if wanted and not _may_create(conn):
-            return Rights(missing=wanted)
+        locks.hold_until_commit(conn, locks.AdvisoryLock.MIGRATIONS)
+        present = existing(conn)
+        wanted = tuple(role for role in ROLES if role not in present)
+        missing = wanted if wanted and not _may_create(conn) else ()
+        if not set(missing).isdisjoint(_FIRST):
+            return Rights(missing=missing)
+        wanted = tuple(role for role in wanted if role not in missing)
         for role in wanted:
             try:
                 with conn.transaction():
-                    conn.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
+                    create(conn, role)
             except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
                 pass  # roles belong to the whole server, and another database's migration was faster
         database = sql.Identifier(conn.info.dbname)
         conn.execute(sql.SQL(statement("grants")).format(database=database))
-    return Rights(created=wanted)
+        if GATEWAY not in missing:
+            conn.execute(sql.SQL(statement("grants_gateway")).format(database=database))
+    return Rights(created=wanted, missing=missing)
+
+
+def existing(conn: Connection[Any]) -> set[str]:
+    """The names of all roles of the server."""
+    return {str(row[0]) for row in conn.execute(_SQL["existing"])}
+
+
+def create(conn: Connection[Any], role: str) -> None:
+    """Create a role that cannot log in."""
+    conn.execute(sql.SQL(_SQL["create"]).format(role=sql.Identifier(role)))
 
 
 def _may_create(conn: Connection[Any]) -> bool:
-    row = conn.execute("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user").fetchone()
+    row = conn.execute(_SQL["may_create"]).fetchone()
     return bool(row and row[0])
 
 
 def require_worker(conn: Connection[Any]) -> None:
     """Refuse a user whose bookings row-level security would stop.
 
-    COPY, which booking uses, does not work under row-level security at all. The exemption is no added right: a worker
+    COPY, which booking uses, does not work under row-level security at all. The exemption adds no right: a worker
     books for every workspace.
 
     Raises:
         SchemaError: It is not exempt; the sentence says what an administrator must do.
     """
     try:
-        row = conn.execute(
-            "SELECT row_security_active(c.oid), current_user FROM pg_class AS c WHERE c.oid = to_regclass('taximeter.usages')"
-        ).fetchone()
+        row = conn.execute(_SQL["row_security"]).fetchone()
     except psycopg.OperationalError as error:
         raise DatabaseUnavailableError("PostgreSQL went away while a worker was connecting to it.") from error
     if row and row[0]:

@@ -8,6 +8,8 @@ from urllib.parse import unquote
 
 MASK: Final = "***"
 _PIECE_CHARACTERS_MIN: Final = 5
+_NEXT_ADDRESS: Final = re.compile(r";(?=[a-z+]+://)")
+"""Between the addresses of several servers."""
 _known: set[str] = set()
 
 
@@ -42,12 +44,17 @@ class Secret(str):
 def _pieces(text: str) -> set[str]:
     """What must not be seen of a text: of an address the password, also as a parser that stumbles over it cuts it."""
     if "://" not in text:
-        found = {text, *re.split("[,:]", text)}
+        pieces = {text, *re.split("[,:]", text)}
     else:
-        password = text.partition("://")[2].rpartition("@")[0].partition(":")[2]
-        found = {password, unquote(password), *re.split("[/?#@:]", password)}
-        found |= set(re.findall(r"[?&](?:ssl)?password=([^&]+)", text))
-    return {piece for piece in found if len(piece) >= _PIECE_CHARACTERS_MIN}
+        pieces = set().union(*map(_passwords, _NEXT_ADDRESS.split(text)))
+    return {piece for piece in pieces if len(piece) >= _PIECE_CHARACTERS_MIN}
+
+
+def _passwords(address: str) -> set[str]:
+    """The password of one address, whole and in pieces; hosts and users are no secrets."""
+    password = address.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    in_query = set(re.findall(r"[?&](?:ssl)?password=([^&]+)", address))
+    return {password, unquote(password), *re.split("[/?#@:]", password), *in_query, *map(unquote, in_query)}
 
 
 def redact(text: str) -> str:

@@ -3,48 +3,51 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from typing import Any
 
 import msgspec
 from psycopg import Connection, errors
+from sqlalchemy import BindParameter, Text, bindparam, func, select
 
-from taximeter_db import money, status_changes
+from taximeter_db import access, flag_debts, money, status_changes
+from taximeter_db.core import Statement
 from taximeter_db.errors import NotFoundError, SettingsError
-from taximeter_db.events import WorkspaceState
-from taximeter_db.ledger import read_states
-from taximeter_db.reading import access
+from taximeter_db.ledger.booking import read_states
+from taximeter_db.ledger.events import Policy, WorkspaceState
+from taximeter_db.limits import is_workspace_id
+from taximeter_db.models.base import Id
+from taximeter_db.models.ledger import Workspace
+from taximeter_db.models.quarantine import Quarantined
+from taximeter_db.sql import statement
 
-_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}", re.ASCII)
-
-_DETAILS = """
-SELECT w.workspace_id, w.balance::text, w.minimum_balance::text, w.low_balance_threshold::text,
-       w.usage_count, w.usage_cost::text, w.payment_count, w.payment_total::text, w.duplicate_count,
-       (SELECT count(*) FROM taximeter.quarantine AS q
-        WHERE q.workspace_id = w.workspace_id AND q.resolved_at IS NULL),
-       w.created_at, w.updated_at
-FROM taximeter.workspaces AS w WHERE w.workspace_id = %s
-"""
-
-_WAITING = "SELECT count(*) FROM taximeter.quarantine WHERE workspace_id = %s AND resolved_at IS NULL"
-
+_ID: BindParameter[str] = bindparam("workspace_id", type_=Id)
+_WAITING = Statement(select(func.count()).where(Quarantined.workspace_id == _ID, Quarantined.resolved_at.is_(None)))
+_DETAILS = Statement(
+    select(
+        Workspace.workspace_id,
+        Workspace.balance,
+        Workspace.minimum_balance,
+        Workspace.low_balance_threshold,
+        Workspace.usage_count,
+        Workspace.usage_cost,
+        Workspace.payment_count,
+        Workspace.payment_total,
+        Workspace.duplicate_count,
+        select(func.count())
+        .where(Quarantined.workspace_id == Workspace.workspace_id, Quarantined.resolved_at.is_(None))
+        .scalar_subquery(),
+        Workspace.created_at,
+        Workspace.updated_at,
+    ).where(Workspace.workspace_id == _ID)
+)
 # Locks the row, so that the log says what the change really changed.
-_LIMITS = """
-SELECT minimum_balance::text, low_balance_threshold::text, balance::text FROM taximeter.workspaces
-WHERE workspace_id = %s FOR UPDATE
-"""
-
-# One statement creates or changes: the limits that are not given keep their value, or take the default.
-_SET = """
-INSERT INTO taximeter.workspaces AS w (workspace_id, minimum_balance, low_balance_threshold)
-VALUES (%(id)s, coalesce(%(minimum)s::numeric, %(default_minimum)s::numeric),
-        coalesce(%(low)s::numeric, greatest(%(default_low)s::numeric, %(minimum)s::numeric)))
-ON CONFLICT (workspace_id) DO UPDATE
-SET minimum_balance = coalesce(%(minimum)s::numeric, w.minimum_balance),
-    low_balance_threshold = coalesce(%(low)s::numeric, w.low_balance_threshold),
-    version = w.version + 1,
-    updated_at = greatest(clock_timestamp(), w.updated_at + interval '1 microsecond')
-"""
+_LIMITS = Statement(
+    select(Workspace.minimum_balance, Workspace.low_balance_threshold, Workspace.balance)
+    .where(Workspace.workspace_id == _ID)
+    .with_for_update()
+)
+_SAY_WHO = Statement(select(func.set_config("taximeter.changed_by", bindparam("by", type_=Text), True)))
+_SET = statement("set_limits")
 
 
 class WorkspaceDetails(msgspec.Struct, frozen=True):
@@ -81,9 +84,9 @@ def check_id(workspace_id: str) -> str:
     Raises:
         SettingsError: It is empty, too long or has other characters.
     """
-    if not _ID.fullmatch(workspace_id):
+    if not is_workspace_id(workspace_id):
         raise SettingsError(
-            f"{workspace_id[:140]!r} is no workspace id. An id has 1 to 128 characters of A-Z a-z 0-9 . _ : -"
+            f"{workspace_id[:140]!r} is not a workspace id. An id has 1 to 128 characters of A-Z a-z 0-9 . _ : -"
         )
     return workspace_id
 
@@ -106,7 +109,7 @@ def get(conn: Connection[Any], workspace_id: str) -> WorkspaceDetails:
 
 def unseen(conn: Connection[Any], workspace_id: str, *, minimum: int, low: int) -> WorkspaceDetails:
     """A workspace that nothing ever created: balance 0 and the limits of a new one. Quarantine may know it."""
-    (waiting,) = conn.execute(_WAITING, [workspace_id]).fetchone()  # type: ignore[misc]  # one row always
+    waiting = _WAITING.scalar(conn, workspace_id=workspace_id)
     return WorkspaceDetails(workspace_id, 0, minimum, low, 0, 0, 0, 0, 0, waiting)
 
 
@@ -116,21 +119,8 @@ def find(conn: Connection[Any], workspace_id: str) -> WorkspaceDetails | None:
     Raises:
         SettingsError: The id is malformed.
     """
-    row = conn.execute(_DETAILS, [check_id(workspace_id)]).fetchone()
-    if row is None:
-        return None
-    name, balance, minimum, low, usage_count, usage_cost, payment_count, payment_total, *rest = row
-    return WorkspaceDetails(
-        name,
-        money.from_numeric_text(balance),
-        money.from_numeric_text(minimum),
-        money.from_numeric_text(low),
-        usage_count,
-        money.from_numeric_text(usage_cost),
-        payment_count,
-        money.from_numeric_text(payment_total),
-        *rest,
-    )
+    row = _DETAILS.first(conn, workspace_id=check_id(workspace_id))
+    return None if row is None else WorkspaceDetails(*row)
 
 
 def set_limits(
@@ -139,13 +129,12 @@ def set_limits(
     *,
     minimum: int | None = None,
     low: int | None = None,
-    default_minimum: int = -120_000_000_000,
-    default_low: int = 0,
+    policy: Policy = Policy(),  # noqa: B008 -- frozen
     by: str = "command line",
 ) -> WorkspaceState:
     """Create a workspace or change its limits (picodollars); returns the state that its flag must now show.
 
-    What changes is logged under the name `by`.
+    A new one gets those of the policy where none are given. What changes is logged under the name `by`.
 
     Raises:
         SettingsError: The minimum would lie above the low-balance threshold; nothing was changed.
@@ -154,23 +143,25 @@ def set_limits(
     texts = {
         "minimum": minimum,
         "low": low,
-        "default_minimum": default_minimum,
-        "default_low": default_low,
+        "default_minimum": policy.minimum,
+        "default_low": policy.low,
     }
     values: dict[str, str | None] = {
         name: None if pico is None else money.numeric_text(pico) for name, pico in texts.items()
     }
     try:
         with conn.transaction():
-            row = conn.execute(_LIMITS, [workspace_id]).fetchone()
-            before = None if row is None else tuple(map(money.from_numeric_text, row))
+            before = _LIMITS.first(conn, workspace_id=workspace_id)
+            _SAY_WHO.run(conn, by=by)
             conn.execute(_SET, {"id": workspace_id, **values})
             after = read_states(conn, [workspace_id])[0]
-            _log(conn, before, after, by)
+            if before is None:
+                _log_first(conn, after, by)
             # one that was never seen has balance 0 and the platform's limits
-            minimum_before, low_before, balance = before or (default_minimum, default_low, 0)
+            minimum_before, low_before, balance = before or (policy.minimum, policy.low, 0)
             status = money.status_of(balance, minimum_before, low_before)
             status_changes.append(conn, status_changes.of_settings(status, after, by))
+            flag_debts.note(conn, [workspace_id])
     except errors.CheckViolation as error:
         raise SettingsError(
             f"The minimum balance of {workspace_id} would lie above its low-balance threshold. "
@@ -179,9 +170,7 @@ def set_limits(
     return after
 
 
-def _log(conn: Connection[Any], before: tuple[int, ...] | None, after: WorkspaceState, by: str) -> None:
-    was = before or (None, None)
-    for field, old, new in (("minimum", was[0], after.minimum), ("low", was[1], after.low)):
-        if old != new:
-            text = None if old is None else money.format_usd(old)
-            access.log_change(conn, after.workspace_id, by, field, text, money.format_usd(new))
+def _log_first(conn: Connection[Any], state: WorkspaceState, by: str) -> None:
+    """Log the limits of a workspace that was made; the database logs every change after that."""
+    for field, value in (("minimum", state.minimum), ("low", state.low)):
+        access.log_change(conn, state.workspace_id, by, field, None, money.format_usd(value))

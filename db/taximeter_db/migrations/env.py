@@ -1,15 +1,18 @@
-"""Alembic environment: one migrator at a time, bounded waits, everything in schema ``taximeter``."""
+"""Alembic environment: everything in schema ``taximeter``, each migration in a transaction of its own, with bounded waits."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from alembic import context
-from sqlalchemy import create_engine, pool, text
+from sqlalchemy import Connection, create_engine, event, pool, text
 
-from taximeter_db import models, models_keys, models_page, models_prices  # noqa: F401  (they register their tables)
-from taximeter_db.connect import sqlalchemy_url
-from taximeter_db.migrate import MIGRATION_LOCK
+from taximeter_db.connect import MIGRATIONS, connect
+from taximeter_db.models import base, flags, keys, ledger, notices, page, prices, quarantine  # noqa: F401  (they register their tables)
+
+LOCK_TIMEOUT_MS = 300
+"""Well below deadlock_timeout, so that it is always the migration that gives way and never a booking."""
+STATEMENT_TIMEOUT_SECONDS = 300
 
 
 def _only_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
@@ -17,21 +20,28 @@ def _only_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _oth
     return not (kind == "table" and name is not None and name.startswith(("usages_p", "usage_payloads_p")))
 
 
+def _bound_waits(connection: Connection) -> None:
+    """A migration must not queue behind a long reader while every booking queues behind the migration."""
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s'")
+
+
 def run() -> None:
-    """Migrate over one connection that holds the migration lock."""
+    """Migrate over one connection; the caller holds the lock that keeps migrators apart."""
     url = context.config.attributes["database_url"]
-    engine = create_engine(sqlalchemy_url(url), poolclass=pool.NullPool)
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: connect(url, profile=MIGRATIONS, autocommit=False),
+        poolclass=pool.NullPool,
+    )
+    event.listen(engine, "begin", _bound_waits)
     with engine.connect() as connection:
-        # A migration must not queue behind a long reader while every booking queues behind the migration.
-        connection.execute(text("SET lock_timeout = '5s'"))
-        connection.execute(text("SET statement_timeout = '300s'"))
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {models.SCHEMA}"))
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {base.SCHEMA}"))
         connection.commit()
         context.configure(
             connection=connection,
-            target_metadata=models.Base.metadata,
-            version_table_schema=models.SCHEMA,
+            target_metadata=base.Base.metadata,
+            version_table_schema=base.SCHEMA,
             include_schemas=True,
             include_object=_only_ours,
             transaction_per_migration=True,

@@ -1,4 +1,2 @@
--- Appends to the usage log. Binary rows, packed by usage_rows.py in this order of columns.
-COPY taximeter.usages (seq, entry, recorded_at, link, balance_after, workspace_id, price_version, occurred_at,
-                       fingerprint, cost, tool, provider, model, event_id, quantities)
-FROM STDIN (FORMAT binary)
+-- Appends to the usage log. Binary rows, packed by usage_rows.py in the order of columns.KINDS, which fills the braces.
+COPY taximeter.usages ({columns}) FROM STDIN (FORMAT binary)

@@ -4,8 +4,8 @@
 --        (see connect.booking_connection). No statement locks them beforehand: Citus takes only this form.
 -- Returns: one row for each workspace that exists; the caller must compare the count, since a workspace that is missing
 --        debits nothing, silently. The time is the batch's recorded_at: within a workspace later than all before it,
---        whatever the clock does, so that it never runs against seq and names the batch. Last come the chain's new link and
---        the number of the data key that payloads must be encrypted with.
+--        whatever the clock does, so that it never runs against seq and names the batch. Last come the chain's new link,
+--        the number of the data key that payloads must be encrypted with, and whether the workspace has budgets.
 UPDATE taximeter.workspaces AS w
 SET balance = w.balance - v.cost,
     usage_cost = w.usage_cost + v.cost,
@@ -22,4 +22,4 @@ WHERE w.workspace_id = v.workspace_id
 RETURNING w.workspace_id, w.balance::text, w.minimum_balance::text || ' ' || w.low_balance_threshold::text,
           w.usage_count, w.payment_count, w.version,
           (SELECT epoch FROM taximeter.ledger_state), timestamptz_send(w.updated_at),
-          w.chain, w.payload_key
+          w.chain, w.payload_key, w.budgets IS NOT NULL

@@ -1,6 +1,6 @@
 -- Recomputes a run of workspaces, or a stretch of one, from their logs and tells those that do not agree.
--- Takes: the rows to walk, put in by verify_chunks.py where braces stand, and arrays of one length that say
---        where to begin in workspaces that do not begin at nothing: numbers, totals and chain up to there.
+-- Takes: the rows to walk and the columns of columns.CHAINED, put in by verify_chunks.py where braces stand, and arrays
+--        of one length that say where to begin in workspaces that do not begin at nothing: numbers, totals and chain up to there.
 --        whole: the rows are all that there are, so that balances and counters can be compared with them.
 -- Locks: nothing; one snapshot, the caller's.
 -- Returns: for each workspace at fault the kinds of fault, see verify.py, and the first entries at which they show; and
@@ -16,8 +16,7 @@ WITH starts AS (
 ), entries AS (
     SELECT u.workspace_id, u.recorded_at, u.entry, u.seq, true AS is_usage, -u.cost AS amount, u.balance_after,
            coalesce(u.link, '') AS link,
-           taximeter.usage_content(u.price_version, u.occurred_at, u.fingerprint, u.cost, u.tool, u.provider, u.model,
-                                   u.event_id, u.quantities) AS content
+           taximeter.usage_content({chained}) AS content
     FROM {usages}
     UNION ALL
     SELECT p.workspace_id, p.recorded_at, p.entry, p.seq, false, p.amount, p.balance_after, coalesce(p.link, ''),

@@ -8,6 +8,8 @@ Revises: 0006
 
 from alembic import op
 
+from taximeter_db.migrations.online import lock_tables
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -73,6 +75,25 @@ $$;
 
 
 def upgrade() -> None:
+    lock_tables(
+        "workspaces",
+        "usage_keys",
+        "usages",
+        "usage_payloads",
+        "payments",
+        "quarantine",
+        "stale_flags",
+        "status_changes",
+        "usage_rollups",
+        "rollup_progress",
+        "usage_names",
+        "workspace_changes",
+        "workspace_readers",
+        "operator_looks",
+        "repricings",
+        "repriced_workspaces",
+        "repriced_usages",
+    )
     cursor = op.get_bind().connection.cursor()
     for script in (POLICIES, FUNCTIONS):
         cursor.execute(script)

@@ -6,6 +6,8 @@ Revises: 0007
 
 from alembic import op
 
+from taximeter_db.migrations.online import lock_tables
+
 revision = "0008"
 down_revision = "0007"
 branch_labels = None
@@ -84,6 +86,7 @@ SELECT taximeter.start_chains();
 
 
 def upgrade() -> None:
+    lock_tables("workspaces", "usages", "payments")
     cursor = op.get_bind().connection.cursor()
     for script in (COLUMNS, FUNCTIONS):
         cursor.execute(script)

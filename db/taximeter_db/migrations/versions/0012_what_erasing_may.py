@@ -6,6 +6,8 @@ Revises: 0011
 
 from alembic import op
 
+from taximeter_db.migrations.online import lock_tables
+
 revision = "0012"
 down_revision = "0011"
 branch_labels = None
@@ -70,5 +72,6 @@ CREATE TRIGGER keep_rows BEFORE DELETE OR TRUNCATE ON taximeter.workspaces
 
 
 def upgrade() -> None:
+    lock_tables("workspaces", "usage_payloads", "quarantine_actions")
     # Straight to the driver, as in 0001.
     op.get_bind().connection.cursor().execute(SCRIPT)

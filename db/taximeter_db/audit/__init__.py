@@ -1,0 +1,1 @@
+"""Proof that the log says what was booked: verify, and signed checkpoints."""

@@ -1,0 +1,1 @@
+"""Payloads at rest: compression, encryption, erasure, and the master keys."""

@@ -1,0 +1,1 @@
+"""Notices: written in the transaction that causes them, and delivered afterwards."""

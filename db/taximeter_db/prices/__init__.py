@@ -1,0 +1,1 @@
+"""The price book's store: immutable entries in numbered revisions."""

@@ -1,0 +1,2 @@
+-- Reads the present epoch. Locks: nothing.
+SELECT epoch FROM taximeter.ledger_state
