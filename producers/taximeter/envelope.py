@@ -34,7 +34,7 @@ def check_event(event: Mapping[str, Any] | bytes | str, shards: int = 1) -> tupl
         except that line breaks between tokens become spaces.
 
     Raises:
-        InvalidEventError: It is no event, or could not be routed or told apart from others.
+        InvalidEventError: It is not an event, or cannot be routed or told apart from others.
     """
     if isinstance(event, Mapping):
         line = encode_json(dict(event), "event", decimals_as_numbers=True)

@@ -18,22 +18,21 @@ from typing import Any, Final
 
 import msgspec
 
-from taximeter import names
+from taximeter import limits, names
+from taximeter.bounded import BoundedCache
 from taximeter.errors import InvalidEventError
 from taximeter.ids import new_event_id
+from taximeter.labels import NAMES as LABEL_NAMES
+from taximeter.labels import NO_LABELS, Labels, check_text
 
-QUANTITY_MAX: Final = 10**15
-QUANTITY_DECIMALS: Final = 6
-UNITS_MAX: Final = 64
-PROVIDER_MAX: Final = 128
-MODEL_MAX: Final = 256
-_QUANTUM: Final = Decimal(1).scaleb(-QUANTITY_DECIMALS)
+QUANTITY_MAX: Final = limits.QUANTITY_MAX
+_QUANTUM: Final = Decimal(1).scaleb(-limits.QUANTITY_DECIMALS_MAX)
 _CONTEXT: Final = Context(prec=40)
 _NANOSECONDS_PER_MILLISECOND: Final = 1_000_000
 
-_workspace_fits = re.compile(names.WORKSPACE_ID_PATTERN).fullmatch
-_id_fits = re.compile(rf"[\x20-\x7e]{{1,{names.EVENT_ID_MAX}}}").fullmatch
-_unit_fits = re.compile(r"[A-Za-z0-9_.:\-]{1,64}").fullmatch
+_workspace_fits = re.compile(limits.WORKSPACE_ID_PATTERN).fullmatch
+_id_fits = re.compile(rf"[\x20-\x7e]{{1,{limits.EVENT_ID_MAX}}}").fullmatch
+_unit_fits = re.compile(limits.UNIT_PATTERN).fullmatch
 _STANDARD_UNITS: Final = frozenset(names.STANDARD_UNITS)
 _encode = msgspec.json.Encoder().encode
 _encode_with_numbers = msgspec.json.Encoder(decimal_format="number").encode
@@ -55,6 +54,13 @@ class _Data(msgspec.Struct, gc=False, omit_defaults=True):
     metadata: Any = None
 
 
+_OPTIONAL: Final = ("provider", "model", *LABEL_NAMES, "input", "output", "metadata")
+_LabelledData: Final = msgspec.defstruct(
+    "_LabelledData", ["tool", "quantities", *((name, Any, None) for name in _OPTIONAL)], gc=False, omit_defaults=True
+)
+"""The same with labels, in the order in which they are written."""
+
+
 class _Event(msgspec.Struct, gc=False):
     specversion: str
     type: str
@@ -62,7 +68,7 @@ class _Event(msgspec.Struct, gc=False):
     source: str
     subject: str
     time: str
-    data: _Data
+    data: msgspec.Struct
 
 
 def check_workspace_id(workspace_id: object) -> str:
@@ -75,7 +81,7 @@ def check_workspace_id(workspace_id: object) -> str:
         raise InvalidEventError(
             "workspace_charset",
             "workspace_id",
-            f"must be 1 to {names.WORKSPACE_ID_MAX} characters of A-Z a-z 0-9 . _ : -",
+            f"must be 1 to {limits.WORKSPACE_ID_MAX} characters of A-Z a-z 0-9 . _ : -",
         )
     if workspace_id is None:
         raise InvalidEventError("workspace_required", "workspace_id", "is None; it says whose balance pays")
@@ -88,8 +94,8 @@ def check_event_id(event_id: object) -> str:
         raise InvalidEventError("id_required", "id", "is missing or blank")
     if not isinstance(event_id, str):
         raise InvalidEventError("bad_type", "id", f"must be a str, not {type(event_id).__name__}")
-    if len(event_id) > names.EVENT_ID_MAX:
-        raise InvalidEventError("id_too_long", "id", f"has {len(event_id)} characters, at most {names.EVENT_ID_MAX}")
+    if len(event_id) > limits.EVENT_ID_MAX:
+        raise InvalidEventError("id_too_long", "id", f"has {len(event_id)} characters, at most {limits.EVENT_ID_MAX}")
     if not _id_fits(event_id):
         raise InvalidEventError("id_charset", "id", "must be printable ASCII")
     return event_id
@@ -102,6 +108,7 @@ def usage_line(
     quantities: Mapping[str, int | float | Decimal],
     provider: str | None,
     model: str | None,
+    labels: Labels = NO_LABELS,
     input: Any,  # noqa: A002 - the contract's name
     output: Any,
     metadata: Mapping[str, Any] | None,
@@ -117,19 +124,19 @@ def usage_line(
     Raises:
         InvalidEventError: The worker would refuse the event.
     """
-    try:
-        known = workspace_id in _good_workspaces and (tool, provider, model) in _good_names
-    except TypeError:  # unhashable, so surely wrong
-        known = False
-    if not known:
-        _check_names(workspace_id, tool, provider, model)
+    check_names(workspace_id, tool, provider, model)
     if event_id is None:
         event_id = new_event_id()
     else:
         check_event_id(event_id)
     if metadata is not None and type(metadata) is not dict:
         metadata = _plain_mapping(metadata)
-    data = _Data(tool, _check_quantities(quantities), provider, model, input, output, metadata)
+    counted = _check_quantities(quantities)
+    if labels is NO_LABELS:
+        data: msgspec.Struct = _Data(tool, counted, provider, model, input, output, metadata)
+    else:
+        given = msgspec.structs.astuple(labels)
+        data = _LabelledData(tool, counted, provider, model, *given, input, output, metadata)
     stamp = _now() if occurred_at is None else _rfc3339(occurred_at)
     event = _Event("1.0", names.USAGE_TYPE, event_id, source, workspace_id, stamp, data)
     try:
@@ -139,26 +146,30 @@ def usage_line(
 
 
 # Names that passed the checks: a process uses few, again and again.
-_good_workspaces: set[str] = set()
-_good_names: set[tuple[str, str | None, str | None]] = set()
-_NAMES_REMEMBERED_MAX: Final = 10_000
-_WORKSPACES_REMEMBERED_MAX: Final = 200_000
-"""Some 30 MB of workspaces at the very most; to check every id of 100,000 workspaces anew costs more than the event."""
+# Some 30 MB of workspaces at the very most; to check the ids of 100,000 workspaces again costs more than the events.
+_good_workspaces: BoundedCache[str, bool] = BoundedCache(200_000)
+_good_names: BoundedCache[tuple[str, str | None, str | None], bool] = BoundedCache(10_000)
+
+
+def check_names(workspace_id: str, tool: str, provider: str | None, model: str | None) -> None:
+    """Raise `InvalidEventError` unless an event can bear these names."""
+    try:
+        known = workspace_id in _good_workspaces and (tool, provider, model) in _good_names
+    except TypeError:  # unhashable, so surely wrong
+        known = False
+    if not known:
+        _check_names(workspace_id, tool, provider, model)
 
 
 def _check_names(workspace_id: str, tool: str, provider: str | None, model: str | None) -> None:
     check_workspace_id(workspace_id)
     _check_tool(tool)
     if provider is not None:
-        _check_text("provider", provider, PROVIDER_MAX)
+        check_text("provider", provider, limits.PROVIDER_MAX)
     if model is not None:
-        _check_text("model", model, MODEL_MAX)
-    if len(_good_workspaces) >= _WORKSPACES_REMEMBERED_MAX:
-        _good_workspaces.clear()
-    if len(_good_names) >= _NAMES_REMEMBERED_MAX:
-        _good_names.clear()
-    _good_workspaces.add(workspace_id)
-    _good_names.add((tool, provider, model))
+        check_text("model", model, limits.MODEL_MAX)
+    _good_workspaces.remember(workspace_id, True)
+    _good_names.remember((tool, provider, model), True)
 
 
 def check_source(source: object) -> str:
@@ -168,27 +179,10 @@ def check_source(source: object) -> str:
     raise InvalidEventError("bad_text", "source", "must be a non-empty str of printable characters")
 
 
-def _check_text(field: str, value: object, characters_max: int) -> None:
-    if not isinstance(value, str):
-        raise InvalidEventError("bad_type", field, f"must be a str, not {type(value).__name__}")
-    if len(value) > characters_max:
-        raise InvalidEventError("bad_text", field, f"has {len(value)} characters, at most {characters_max}")
-    if "\0" in value or not (value.isascii() or _is_unicode(value)):
-        raise InvalidEventError("bad_text", field, "must not hold NUL or half a surrogate pair")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _check_tool(tool: object) -> None:
     if tool is None or (isinstance(tool, str) and not tool.strip()):
         raise InvalidEventError("tool_required", "tool", "name the feature that consumed something")
-    _check_text("tool", tool, names.TOOL_MAX)
+    check_text("tool", tool, limits.TOOL_MAX)
 
 
 def _check_quantities(quantities: object) -> dict[str, int] | msgspec.Raw:
@@ -198,14 +192,25 @@ def _check_quantities(quantities: object) -> dict[str, int] | msgspec.Raw:
                 break
         else:
             return quantities  # nothing to copy: it is encoded before anyone could change it
+    checked = exact_quantities(quantities)
+    fractional = any(not isinstance(value, int) for value in checked.values())
+    return msgspec.Raw(_encode_with_numbers(checked)) if fractional else checked  # type: ignore[return-value]
+
+
+def exact_quantities(quantities: object) -> dict[str, int | Decimal]:
+    """Quantities as they are booked, or `InvalidEventError` where they could not be."""
     if type(quantities) is not dict and not isinstance(quantities, Mapping):
         if quantities is None:
             raise InvalidEventError("quantity_required", "quantities", "say what was consumed")
         raise InvalidEventError("bad_type", "quantities", f"must be a dict, not {type(quantities).__name__}")
     if not quantities:
-        raise InvalidEventError("quantity_required", "quantities", "say what was consumed; an empty dict is no usage")
-    if len(quantities) > UNITS_MAX:
-        raise InvalidEventError("bad_quantities", "quantities", f"has {len(quantities)} units, at most {UNITS_MAX}")
+        raise InvalidEventError(
+            "quantity_required", "quantities", "say what was consumed; an empty dict is not a usage"
+        )
+    if len(quantities) > limits.UNITS_MAX:
+        raise InvalidEventError(
+            "bad_quantities", "quantities", f"has {len(quantities)} units, at most {limits.UNITS_MAX}"
+        )
     whole: dict[str, int] = {}
     fractions: dict[str, Decimal] = {}
     for unit, value in quantities.items():
@@ -221,7 +226,7 @@ def _check_quantities(quantities: object) -> dict[str, int] | msgspec.Raw:
             whole[unit] = checked
         else:
             fractions[unit] = checked
-    return msgspec.Raw(_encode_with_numbers({**whole, **fractions})) if fractions else whole
+    return {**whole, **fractions}
 
 
 def _check_quantity(field: str, value: object) -> int | Decimal:
@@ -253,15 +258,20 @@ def _plain_mapping(metadata: object) -> dict[str, Any]:
     raise InvalidEventError("bad_type", "metadata", f"must be a dict, not {type(metadata).__name__}")
 
 
-def _rfc3339(occurred_at: object) -> str:
+def check_moment(occurred_at: object) -> datetime:
+    """Return a time in UTC, or raise `InvalidEventError` when it has no zone or lies outside the years 1 to 9999."""
     if not isinstance(occurred_at, datetime):
         raise InvalidEventError("bad_time", "time", f"must be a datetime, not {type(occurred_at).__name__}")
     if occurred_at.tzinfo is None or occurred_at.utcoffset() is None:
         raise InvalidEventError("timezone_required", "time", "has no time zone; use datetime.now(timezone.utc)")
     try:
-        return occurred_at.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+        return occurred_at.astimezone(UTC)
     except OverflowError:
         raise InvalidEventError("bad_time", "time", "lies outside the years 1 to 9999 in UTC") from None
+
+
+def _rfc3339(occurred_at: object) -> str:
+    return check_moment(occurred_at).replace(tzinfo=None).isoformat() + "Z"
 
 
 _stamp: tuple[int, str] = (0, "")

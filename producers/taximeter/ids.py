@@ -5,9 +5,12 @@ Time-ordered ids keep the ledger's key index warm: booking random ids at 20 mill
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 _COUNTER_BITS = 12
 _COUNTER_SEED_BITS = 11  # the top bit stays free, so that a millisecond has room for 2,048 ids before time is borrowed
@@ -18,6 +21,16 @@ _NANOSECONDS_PER_MILLISECOND = 1_000_000
 _COUNTERS = [f"{counter:03x}" for counter in range(1 << _COUNTER_BITS)]
 
 
+class _Millisecond(NamedTuple):
+    """What the ids of one millisecond share. Never changed, but for the counter, whose step is atomic."""
+
+    milliseconds: int
+    before: str
+    after: str
+    step: Callable[[], int]
+    """The next number of the counter."""
+
+
 class _Generator:
     """Milliseconds, a counter that begins somewhere at random, and randomness drawn once a millisecond.
 
@@ -25,42 +38,46 @@ class _Generator:
     """
 
     def __init__(self) -> None:
-        # Reentrant, so that a signal handler which records does not lock up its own thread.
+        # Reentrant, so that a signal handler which records does not lock up its own thread. It may come between any two
+        # steps below, and must never get the id that its thread is about to return.
         self._lock = threading.RLock()
-        self._milliseconds = 0
-        self._counter = 0
-        self._before = self._after = ""  # around the counter: the same for a millisecond
+        self._now = _Millisecond(0, "", "", itertools.count().__next__)
 
-    def _begin(self, milliseconds: int) -> None:
+    def _begin(self, milliseconds: int) -> _Millisecond:
         drawn = int.from_bytes(os.urandom(10), "big")
         low = drawn & ((1 << _RANDOM_BITS) - 1)
-        self._before = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-{_VERSION_DIGIT}"
-        self._after = f"-{_VARIANT | low >> 48:04x}-{low & 0xFFFFFFFFFFFF:012x}"
-        self._milliseconds, self._counter = milliseconds, drawn >> _RANDOM_BITS & ((1 << _COUNTER_SEED_BITS) - 1)
+        self._now = millisecond = _Millisecond(
+            milliseconds,
+            f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-{_VERSION_DIGIT}",
+            f"-{_VARIANT | low >> 48:04x}-{low & 0xFFFFFFFFFFFF:012x}",
+            itertools.count(drawn >> _RANDOM_BITS & ((1 << _COUNTER_SEED_BITS) - 1)).__next__,
+        )
+        return millisecond
 
     def next(self) -> str:
         with self._lock:
-            now = time.time_ns() // _NANOSECONDS_PER_MILLISECOND
-            if now > self._milliseconds:
-                self._begin(now)
-            else:
-                # The same millisecond, or a clock that was set back: count on from the last id.
-                self._counter += 1
-                if self._counter >> _COUNTER_BITS:
-                    self._begin(self._milliseconds + 1)
-            return self._before + _COUNTERS[self._counter] + self._after
+            clock = time.time_ns() // _NANOSECONDS_PER_MILLISECOND
+            milliseconds, before, after, step = self._now
+            # The same millisecond, or a clock that was set back: count on from the last id.
+            if clock > milliseconds:
+                milliseconds, before, after, step = self._begin(clock)
+            number = step()
+            if number >> _COUNTER_BITS:
+                milliseconds, before, after, step = self._begin(milliseconds + 1)
+                number = step()
+            return before + _COUNTERS[number] + after
 
 
 _generator = _Generator()
 
 
-def _start_anew() -> None:
+def _after_fork_in_child() -> None:
     # A forked child would count on where its parent does, and may have copied a held lock.
     global _generator  # noqa: PLW0603 - one generator a process is what makes the ids ordered
     _generator = _Generator()
 
 
-os.register_at_fork(after_in_child=_start_anew)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def new_event_id() -> str:

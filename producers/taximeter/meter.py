@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import socket
 import threading
-import weakref
+import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -14,24 +13,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from taximeter import names
+from taximeter import limits, names
+from taximeter.addresses import REDIS_URL_VARIABLE, check_redis_url
+from taximeter.calls.metering import Calls
 from taximeter.envelope import check_event
+from taximeter.environment import default_spool, settings_from_environment
 from taximeter.errors import ClosedError, ConfigurationError
-from taximeter.events import check_source, check_workspace_id, usage_line
-from taximeter.flags import FlagCache, FlagStatus
-from taximeter.outbox import MeterStats, Outbox, OutboxSettings
-from taximeter.transports import redis_url
+from taximeter.events import check_source, usage_line
+from taximeter.flags.cache import FlagCache, FlagSettings
+from taximeter.flags.checking import Checks
+from taximeter.holds.placing import Holds
+from taximeter.labels import NO_LABELS, labels
+from taximeter.lifetime import watch
+from taximeter.spool.lanes import BatchSettings
+from taximeter.spool.pipeline import MeterStats, Pipeline, PipelineSettings
 
-BROKER_URL_VARIABLE: Final = "TAXIMETER_BROKER_URL"
-REDIS_URL_VARIABLE: Final = "TAXIMETER_REDIS_URL"
-PRODUCER_KEY_VARIABLE: Final = "TAXIMETER_PRODUCER_KEY"
-SPOOL_VARIABLE: Final = "TAXIMETER_SPOOL"
-SHARDS_VARIABLE: Final = "TAXIMETER_SHARDS"
 EXIT_FLUSH_SECONDS: Final = 5.0
 
 
-class Meter:
-    """Records usage durably and answers whether AI is enabled for a workspace.
+class Meter(Checks, Holds, Calls):
+    """Records usage durably, answers whether AI is enabled for a workspace and what it costs, and holds amounts for calls.
 
     Safe to use from several threads, from asyncio code and after ``fork``. Make one for a process and keep it.
 
@@ -46,7 +47,7 @@ class Meter:
         timeout_seconds: Longest time that `enabled` and `status` wait for Redis.
         grace_seconds: How long the last known answer stands in when Redis cannot answer.
         on_unknown: The answer after that, and for a workspace nothing is known of: ``"closed"`` or ``"open"``.
-        spool_bytes_max: Most bytes of unpublished events in this process.
+        spool_bytes_max: Most bytes of unpublished events that this process has recorded.
         fsync: Wait for the disk itself on every event. Off, an accepted event survives the death of the process
             but not the loss of power.
         event_bytes_max: Most bytes of one event as JSON.
@@ -54,10 +55,11 @@ class Meter:
         batch_bytes_max: Most bytes in a message, unless a single event is larger.
         linger_seconds: How long an event waits for company before it is sent.
         shards: How many queues usages are split over by workspace; the workers must know as many or more.
+        top_up_url: Where an owner pays, told to refused callers; ``{workspace}`` in it becomes the workspace's id.
 
     Raises:
-        ConfigurationError: An address or ``on_unknown`` cannot be understood.
-        SpoolError: The spool directory cannot be made.
+        ConfigurationError: A setting cannot be understood, or the Redis is one that flags cannot be read from.
+        SpoolError: The spool directory cannot be made, or others may write to it.
     """
 
     def __init__(
@@ -73,40 +75,46 @@ class Meter:
         on_unknown: Literal["closed", "open"] = "closed",
         spool_bytes_max: int = 1024 * 1024 * 1024,
         fsync: bool = False,
-        event_bytes_max: int = names.EVENT_BYTES_MAX,
+        event_bytes_max: int = limits.EVENT_BYTES_MAX,
         batch_events_max: int = 500,
         batch_bytes_max: int = 256 * 1024,
         linger_seconds: float = 0.005,
         shards: int = 1,
+        top_up_url: str | None = None,
     ) -> None:
+        self._closed = False
+        self._top_up_url = top_up_url
+        self._lock = threading.RLock()
+        self._flags: FlagCache | None = None
+        self._answers: dict[str, bool] = {}
+        self._pipeline: Pipeline | None = None
         if on_unknown not in {"closed", "open"}:
             raise ConfigurationError(f'on_unknown must be "closed" or "open", not {on_unknown!r}')
         if not isinstance(shards, int) or not 1 <= shards <= names.SHARDS_MAX:
             raise ConfigurationError(f"shards must be a whole number from 1 to {names.SHARDS_MAX}, not {shards!r}")
         self._shards = shards
         self._source = check_source(source) if source is not None else f"/python/{socket.gethostname()}"
-        self._redis_url = redis_url
-        self._timeout_seconds = timeout_seconds
-        self._grace_seconds = grace_seconds
-        self._on_unknown_enabled = on_unknown == "open"
-        self._closed = False
-        self._lock = threading.RLock()
-        self._flags: FlagCache | None = None
-        self._answers: dict[str, bool] = {}
-        self._outbox: Outbox | None = None
+        self._flag_settings = None
+        if redis_url is not None:
+            self._flag_settings = FlagSettings(
+                redis_url=check_redis_url(redis_url),
+                timeout_seconds=timeout_seconds,
+                grace_seconds=grace_seconds,
+                enabled_if_unknown=on_unknown == "open",
+            )
         try:
             if broker_url is not None:
-                self._outbox = Outbox(
-                    OutboxSettings(
+                self._pipeline = Pipeline(
+                    PipelineSettings(
                         broker_url=broker_url,
                         producer_key=producer_key,
                         directory=Path(spool) if spool is not None else default_spool(),
                         spool_bytes_max=spool_bytes_max,
                         fsync=fsync,
                         event_bytes_max=event_bytes_max,
-                        batch_events_max=batch_events_max,
-                        batch_bytes_max=batch_bytes_max,
-                        linger_seconds=linger_seconds,
+                        batch=BatchSettings(
+                            events_max=batch_events_max, bytes_max=batch_bytes_max, linger_seconds=linger_seconds
+                        ),
                         shards=shards,
                     )
                 )
@@ -116,24 +124,16 @@ class Meter:
         except BaseException:
             self.close(timeout=0)
             raise
-        _meters.add(self)
-        atexit.register(self.close)
+        watch(self)
 
     @classmethod
     def from_env(cls, **settings: Any) -> Self:
-        """Make a meter from the environment: ``TAXIMETER_`` and BROKER_URL, REDIS_URL, SPOOL, SHARDS, PRODUCER_KEY.
+        """Make a meter from ``TAXIMETER_`` and BROKER_URL, REDIS_URL, SPOOL, SHARDS, PRODUCER_KEY, TOP_UP_URL.
 
         Either address may be missing: then only the other half works, and the error for the missing half says so.
         Keyword arguments are those of `Meter` and win over the environment.
         """
-        environment = {
-            "broker_url": os.environ.get(BROKER_URL_VARIABLE) or None,
-            "redis_url": os.environ.get(REDIS_URL_VARIABLE) or None,
-            "producer_key": os.environ.get(PRODUCER_KEY_VARIABLE) or None,
-            "spool": os.environ.get(SPOOL_VARIABLE) or None,
-            "shards": _shards_of(os.environ.get(SHARDS_VARIABLE) or "1"),
-        }
-        return cls(**{**environment, **settings})
+        return cls(**{**settings_from_environment(), **settings})
 
     def record(
         self,
@@ -143,6 +143,9 @@ class Meter:
         quantities: Mapping[str, int | float | Decimal],
         provider: str | None = None,
         model: str | None = None,
+        user: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        hold: Any = None,
         input: Any = None,  # noqa: A002 - the contract's name
         output: Any = None,
         metadata: Mapping[str, Any] | None = None,
@@ -161,6 +164,9 @@ class Meter:
                 float counts as the shortest text that means it: 0.1 is 0.1, and 0.1 + 0.2 has too many decimals.
             provider: Who runs the model, for example ``"openai"``.
             model: The model's name.
+            user: Who within the workspace, 1 to 128 characters. Plain in the log: a pseudonym, not a name or an address.
+            tags: At most 8 texts of 1 to 64 characters by keys of 1 to 32 of ``a-z 0-9 _ . -``; plain in the log.
+            hold: The hold that this usage settles, or its id.
             input: What went in, any JSON value; kept exactly.
             output: What came out, any JSON value; kept exactly.
             metadata: Any further JSON values by name.
@@ -184,6 +190,9 @@ class Meter:
             quantities=quantities,
             provider=provider,
             model=model,
+            labels=(
+                NO_LABELS if user is None and tags is None and hold is None else labels(user=user, tags=tags, hold=hold)
+            ),
             input=input,
             output=output,
             metadata=metadata,
@@ -192,7 +201,12 @@ class Meter:
             source=self._source if source is None else check_source(source),
         )
         key = names.USAGE_ROUTING_KEY if self._shards == 1 else names.usage_routing_key(workspace_id, self._shards)
-        (self._outbox or self._no_broker()).put(key, line)
+        pipeline = self._pipeline or self._no_broker()
+        if hold is None:
+            pipeline.put(key, line)
+        else:
+            with self._recording(workspace_id, hold):
+                pipeline.put(key, line)
         return event_id
 
     def publish_event(self, event: Mapping[str, Any] | bytes | str) -> str:
@@ -213,29 +227,8 @@ class Meter:
             ClosedError: The meter is closed.
         """
         event_id, routing_key, line = check_event(event, self._shards)
-        (self._outbox or self._no_broker()).put(routing_key, line)
+        (self._pipeline or self._no_broker()).put(routing_key, line)
         return event_id
-
-    def enabled(self, workspace_id: str) -> bool:
-        """Say whether AI is enabled for the workspace.
-
-        Usually answered from memory, which Redis keeps true. Waits at most ``timeout_seconds``; when Redis cannot
-        answer, the last known answer stands in for ``grace_seconds``, then ``on_unknown``.
-
-        Raises:
-            InvalidEventError: The workspace id is malformed.
-            ConfigurationError: The meter has no Redis address.
-            ClosedError: The meter is closed.
-        """
-        try:
-            return self._answers[workspace_id]
-        except (KeyError, TypeError):
-            pass
-        return self._flag_cache().enabled(check_workspace_id(workspace_id))
-
-    def status(self, workspace_id: str) -> FlagStatus:
-        """Give status, enabled, since when, and how stale the answer can be. Waits and raises like `enabled`."""
-        return self._flag_cache().status(check_workspace_id(workspace_id))
 
     def flush(self, timeout: float = 10.0) -> None:
         """Wait until the broker has confirmed everything that was recorded before this call.
@@ -247,14 +240,15 @@ class Meter:
 
         Raises:
             FlushTimeoutError: Time is over; says how many events are still spooled. They will be published later.
+            SetAsideError: Everything else is confirmed, but the broker refuses some events for their size.
             ConfigurationError: The meter has no broker address.
             ClosedError: The meter is closed.
         """
-        (self._outbox or self._no_broker()).flush(timeout)
+        (self._pipeline or self._no_broker()).flush(timeout)
 
     def stats(self) -> MeterStats:
         """Count what was recorded and published, and what waits."""
-        return self._outbox.stats() if self._outbox is not None else MeterStats(0, 0, None, 0, 0, 0, 0, None)
+        return self._pipeline.stats() if self._pipeline is not None else MeterStats(0, 0, None, 0, 0, 0, 0, None)
 
     def close(self, timeout: float = EXIT_FLUSH_SECONDS) -> None:
         """Publish what waits, for at most ``timeout`` seconds, and let go of everything.
@@ -267,11 +261,33 @@ class Meter:
                 return
             self._closed = True
             flags, self._answers = self._flags, {}
-        atexit.unregister(self.close)
+        self._close_prices()
+        self._close_holds()
         if flags is not None:
             flags.close()
-        if self._outbox is not None:
-            self._outbox.close(timeout)
+        if self._pipeline is not None:
+            self._pipeline.close(timeout)
+
+    def __del__(self) -> None:
+        # Whoever drops a meter without closing it must not leak two threads and their descriptors. No lock is taken
+        # and nothing is waited for: this may run anywhere, in the middle of anything.
+        if getattr(self, "_closed", True):
+            return
+        self._closed = True
+        self._drop_holds()
+        flags, pipeline = self._flags, self._pipeline
+        if flags is None and (pipeline is None or not pipeline.is_running):
+            return
+        if flags is not None:
+            flags.close(wait=False)
+        if pipeline is not None:
+            pipeline.release()
+        warnings.warn(
+            "a Meter was dropped without close(); what it had not published stays in the spool",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -280,11 +296,6 @@ class Meter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _no_broker(self) -> Outbox:
-        raise ConfigurationError(
-            f"this meter cannot record: it has no broker address. Set {BROKER_URL_VARIABLE} or pass broker_url"
-        )
 
     def _flag_cache(self) -> FlagCache:
         flags = self._flags
@@ -296,53 +307,22 @@ class Meter:
                 raise ClosedError("the meter is closed; make a new one")
             if self._flags is not None:
                 return self._flags
-            if self._redis_url is None:
+            if self._flag_settings is None:
                 raise ConfigurationError(
                     f"this meter cannot check flags: it has no Redis address. Set {REDIS_URL_VARIABLE} or pass redis_url"
                 )
-            try:
-                flags = FlagCache(
-                    redis_url(self._redis_url),
-                    timeout_seconds=self._timeout_seconds,
-                    grace_seconds=self._grace_seconds,
-                    on_unknown=self._on_unknown_enabled,
-                )
-            except ValueError as error:
-                raise ConfigurationError(f"{REDIS_URL_VARIABLE} cannot be understood: {error}") from error
+            flags = FlagCache(self._flag_settings)
             flags.start()
             self._answers = flags.answers
             self._flags = flags
             return flags
 
-    def _after_fork_in_child(self) -> None:
-        # Threads do not survive a fork, and segments and connections stay the parent's: the child gets its own.
+    def after_fork_in_child(self) -> None:
+        """Drop what stays the parent's: threads do not survive a fork, and the child gets its own segments and connections."""
         flags, self._flags, self._answers = self._flags, None, {}
         self._lock = threading.RLock()
-        if self._outbox is not None:
-            self._outbox.after_fork_in_child()
+        self._abandon_holds()
+        if self._pipeline is not None:
+            self._pipeline.after_fork_in_child()
         if flags is not None:
             flags.abandon()
-
-
-_meters: weakref.WeakSet[Meter] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for meter in tuple(_meters):
-        meter._after_fork_in_child()  # noqa: SLF001 - same module
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _shards_of(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigurationError(f"{SHARDS_VARIABLE} must be a whole number from 1 to {names.SHARDS_MAX}")
-    return int(text[:9])
-
-
-def default_spool() -> Path:
-    """Where the spool lives when nobody says."""
-    state = os.environ.get("XDG_STATE_HOME")
-    base = Path(state) if state else Path.home() / ".local" / "state"
-    return base / "taximeter" / "spool"

@@ -55,7 +55,17 @@ QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {
     "x-delivery-limit": 1000,
 }
 """Arguments of the usage and payment queues on RabbitMQ. Whoever declares them must declare them alike."""
-DEAD_QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {"x-queue-type": "quorum"}
+DEAD_QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {
+    "x-queue-type": "quorum",
+    # What RabbitMQ gives up on here is gone. RabbitMQ 4 does so after 20 deliveries unless it is told otherwise.
+    "x-delivery-limit": 1_000_000_000,
+}
+
+TASK_QUEUE: Final = "taximeter.tasks"
+"""Where the workers' periodic tasks come through on Redis; on RabbitMQ up to 0.1.0, as a classic queue."""
+TASK_QUORUM_QUEUE: Final = "taximeter.tasks.quorum"
+"""Where they come through on RabbitMQ. A queue cannot change its type, so it has a name of its own."""
+TASK_QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {"x-queue-type": "quorum", "x-delivery-limit": 1000}
 
 CONTENT_TYPE_EVENT: Final = "application/cloudevents+json"
 """One CloudEvent in JSON structured mode."""
@@ -67,8 +77,23 @@ PAYMENT_TYPE: Final = "taximeter.payment.v1"
 
 FLAG_PREFIX: Final = "taximeter:flag:"
 BALANCE_PREFIX: Final = "taximeter:balance:"
-FLAGS_READY: Final = "taximeter:flags:ready"
-"""Present while the flag cache is warm: a missing flag then means a new workspace, which is enabled."""
+FLAGS_PREFIX: Final = "taximeter:flags:"
+"""What begins with it tells of the flags as a whole."""
+FLAGS_READY: Final = f"{FLAGS_PREFIX}ready"
+"""Present while the flag cache is warm: a missing flag then means a new workspace, which is enabled.
+
+Readers ask only whether it is there; its value is for the workers."""
+CONSUMERS: Final = "taximeter:consumers"
+"""Where Redis is the broker: the hash of the consumers that may take and acknowledge messages."""
+CONSUMER_PREFIX: Final = "taximeter:consumer:"
+"""What precedes a consumer's id in the key that is there as long as it lives."""
+CLUSTER_POSITION: Final = "taximeter:place"
+"""Where the database stood when a worker last looked after the flags."""
+
+HOLDS_PREFIX: Final = "taximeter:holds:"
+
+PRICES: Final = "taximeter:prices:1"
+"""The price book as workers publish it, in the form `taximeter.pricing.published` describes; 1 is the form's number."""
 
 
 def flag_key(workspace_id: str) -> str:
@@ -79,6 +104,16 @@ def flag_key(workspace_id: str) -> str:
 def balance_key(workspace_id: str) -> str:
     """Redis key of a workspace's balance hash; in the same cluster slot as its flag."""
     return f"{BALANCE_PREFIX}{{{workspace_id}}}"
+
+
+def holds_key(workspace_id: str) -> str:
+    """Redis key of the hash of what a workspace's open holds hold; in the same cluster slot as its flag."""
+    return f"{HOLDS_PREFIX}{{{workspace_id}}}"
+
+
+def holds_due_key(workspace_id: str) -> str:
+    """Redis key of the sorted set of when these holds expire."""
+    return f"{HOLDS_PREFIX}due:{{{workspace_id}}}"
 
 
 STATUS_SUFFICIENT: Final = "sufficient"
@@ -92,6 +127,7 @@ PARENT_UNITS: Final[dict[str, str]] = {
     "input_audio_tokens": "input_tokens",
     "cached_input_audio_tokens": "input_audio_tokens",
     "input_image_tokens": "input_tokens",
+    "reasoning_tokens": "output_tokens",
     "output_audio_tokens": "output_tokens",
     "output_image_tokens": "output_tokens",
 }
@@ -104,6 +140,7 @@ STANDARD_UNITS: Final = (
     "cache_write_tokens",
     "cache_write_1h_tokens",
     "output_tokens",
+    "reasoning_tokens",
     "input_audio_tokens",
     "cached_input_audio_tokens",
     "input_image_tokens",
@@ -116,14 +153,8 @@ STANDARD_UNITS: Final = (
     "searches",
 )
 
-PAYMENT_KINDS: Final = ("top_up", "promo", "refund", "adjustment")
-
-WORKSPACE_ID_MAX: Final = 128
-WORKSPACE_ID_PATTERN: Final = r"[A-Za-z0-9._:\-]{1,128}"
-EVENT_ID_MAX: Final = 255
-"""Printable ASCII characters, at most this many."""
-TOOL_MAX: Final = 128
-EVENT_BYTES_MAX: Final = 1024 * 1024
-"""Default limit of one event on the wire, in bytes."""
-MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Default limit of one broker message, in bytes."""
+PAYMENT_KINDS: Final = ("top_up", "promo", "refund", "clawback", "reinstated", "expiry", "adjustment")
+NEGATIVE_PAYMENT_KINDS: Final = ("clawback", "expiry")
+"""These take from a balance; an adjustment does either, all others add to it."""
+FOLLOWING_PAYMENT_KINDS: Final = ("clawback", "reinstated", "expiry")
+"""These concern another payment, which ``transaction.payment_id`` names."""

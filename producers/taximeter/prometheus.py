@@ -21,7 +21,7 @@ class MeterCollector(Collector):
 
     Metrics: ``taximeter_spool_events``, ``taximeter_spool_bytes``, ``taximeter_spool_oldest_age_seconds`` and the
     counters ``taximeter_producer_events_recorded_total``, ``…_published_total``, ``…_confirmed_total`` and
-    ``taximeter_producer_publish_failures_total``.
+    ``taximeter_producer_publish_failures_total``, ``taximeter_producer_events_set_aside_total``.
     """
 
     def __init__(self, meter: Meter) -> None:
@@ -56,4 +56,9 @@ class MeterCollector(Collector):
             "taximeter_producer_publish_failures",
             "Failed connections and messages that the broker did not take.",
             stats.failures,
+        )
+        yield CounterMetricFamily(
+            "taximeter_producer_events_set_aside",
+            "Events that the broker refuses for their size.",
+            stats.set_aside,
         )

@@ -1,0 +1,1 @@
+"""Publishing to RabbitMQ, and to Redis or Valkey, behind one small interface."""
