@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from taximeter_db.errors import TaximeterDbError
 from taximeter_worker.app import run
 from taximeter_worker.errors import TaximeterWorkerError
 
@@ -12,7 +13,7 @@ def main() -> int:
     """Run a worker; a wrong setting ends in one sentence."""
     try:
         return run(sys.argv[1:])
-    except TaximeterWorkerError as error:
+    except (TaximeterWorkerError, TaximeterDbError) as error:
         print(f"taximeter worker: {error}", file=sys.stderr)  # noqa: T201 -- this is a command line
         return 1
 

@@ -1,13 +1,14 @@
 """Errors of the worker.
 
 TaximeterWorkerError
- ├── SettingError        a setting is missing or makes no sense
- ├── SourceLost          the broker's connection is gone; connect again
- ├── FlagsUnavailable    Redis did not take the flags; the debt must be written down
- ├── MetricsPortTaken    the metrics port is in use
+ ├── SourceLostError          the broker's connection is gone; connect again
+ ├── FlagsUnavailableError    Redis did not take the flags; the debt must be noted
+ ├── MetricsPortTakenError    the metrics port is in use
+ ├── AddressRefusedError      notices may not be sent to that address
+ ├── LockTakenError      another worker does this work at the moment
  ├── CorrectionError     a correction of a quarantined event cannot be applied
  ├── RepriceError        a repricing cannot be done (in ``reprice``)
- └── PricingError        root of pricing's own tree (in ``pricing.errors``)
+ └── PricingError        root of the errors of catalogues and price files (in ``pricing.errors``)
 """
 
 from __future__ import annotations
@@ -17,20 +18,24 @@ class TaximeterWorkerError(Exception):
     """Root of everything the worker raises on purpose."""
 
 
-class SettingError(TaximeterWorkerError):
-    """A setting is missing or makes no sense; the text names the variable and what it takes."""
-
-
-class SourceLost(TaximeterWorkerError):  # noqa: N818 -- it is an event of normal life, not a mistake
+class SourceLostError(TaximeterWorkerError):
     """The connection to the broker is gone or no longer ours; what was not acknowledged will come again."""
 
 
-class FlagsUnavailable(TaximeterWorkerError):  # noqa: N818 -- as above
-    """Redis did not take the flags in time; the workspaces must be noted as stale in the database."""
+class FlagsUnavailableError(TaximeterWorkerError):
+    """Redis did not take the flags in time; their debts must be noted in the database."""
 
 
-class MetricsPortTaken(TaximeterWorkerError):  # noqa: N818 -- reads as the fact it states
+class MetricsPortTakenError(TaximeterWorkerError):
     """The metrics port is in use by another process."""
+
+
+class AddressRefusedError(TaximeterWorkerError):
+    """An address that notices may not be sent to: it is not public, and nobody allowed its network."""
+
+
+class LockTakenError(TaximeterWorkerError):
+    """Another worker does this work at the moment; try again later."""
 
 
 class CorrectionError(TaximeterWorkerError):

@@ -25,8 +25,10 @@ REPRICING_POINTS = ("before_reprice_commit", "after_reprice_commit")
 OWING_POINTS = ("before_owing", "after_owing")
 """Around the note that a flag could not be written."""
 REBUILD_POINTS = ("after_new_epoch", "before_ready")
-"""Within the making anew of all flags."""
-POINTS = BOOKING_POINTS + REPRICING_POINTS + OWING_POINTS + REBUILD_POINTS
+"""Within a rebuild of all flags."""
+NOTICE_POINTS = ("before_notice_sent", "after_notice_sent")
+"""Around the sending of a notice: the second before anything is noted of it."""
+POINTS = BOOKING_POINTS + REPRICING_POINTS + OWING_POINTS + REBUILD_POINTS + NOTICE_POINTS
 
 
 def _armed() -> tuple[str, int]:

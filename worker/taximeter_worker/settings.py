@@ -1,64 +1,39 @@
-"""The worker's settings, read once from environment variables.
-
-Every variable is described in docs/settings.md; a test holds the two together. URLs carry passwords, so they are kept out
-of ``repr`` and are never logged.
-"""
+"""The worker's settings. docs/settings.md describes each; `taximeter_db.settings` reads them."""
 
 from __future__ import annotations
 
-import os
+import ipaddress
 import ssl
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from decimal import Decimal, InvalidOperation
-from typing import Any, Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
-from taximeter import names
-from taximeter.tls import split_tls
-from taximeter_db import json_lines, master_keys
-from taximeter_db.master_keys import MasterKeys
+from taximeter import limits, names
+from taximeter.addresses import BROKER_SCHEMES, BrokerKind, broker_kind, redis_url
+from taximeter.brokers.tls import split_tls
+from taximeter_db.addresses import POSTGRES_SCHEMES, REDIS_SCHEMES, address
+from taximeter_db.errors import ConfigurationError
+from taximeter_db.notices.addresses import Network
 from taximeter_db.secret import Secret
-from taximeter_worker.errors import SettingError
-from taximeter_worker.signatures import ProducerKeys
-
-PREFIX = "TAXIMETER_"
-AMQP_SCHEMES = ("amqp://", "amqps://", "pyamqp://")
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://", "valkey://", "valkeys://")
-
-
-def _setting(default: Any = MISSING, *, parse: Callable[[str], Any], secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"parse": parse})
-
-
-def _text(value: str) -> str:
-    if not value:
-        raise ValueError("must not be empty")
-    return value
+from taximeter_db.settings import (
+    PREFIX,
+    LedgerSettings,
+    choice,
+    integer,
+    nonempty,
+    setting,
+    words,
+)
+from taximeter_worker.consume.signatures import ProducerKeys
 
 
-def _url(*schemes: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if not value.startswith(schemes):
-            raise ValueError(f"must start with one of {', '.join(schemes)}")
-        return value
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """A number of seconds within bounds."""
 
-    return parse
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not (value.isascii() and value.isdigit()) or not low <= int(value[:20]) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
-        return int(value)
-
-    return parse
-
-
-def _seconds(low: float, high: float) -> Callable[[str], float]:
-    def parse(value: str) -> float:
+    def parse(text: str) -> float:
         try:
-            number = float(value)
+            number = float(text)
         except ValueError:
             number = float("nan")
         if not low <= number <= high:
@@ -68,127 +43,105 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-def _amount(value: str) -> Decimal:
+def shard_numbers(text: str) -> tuple[int, ...] | None:
+    """`all`, or numbers and ranges such as `0,4-7`."""
+    if text == "all":
+        return None
+    parse = integer(0, names.SHARDS_MAX - 1)
+    chosen: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            chosen.update(range(parse(first), parse(last if dash else first) + 1))
+        except ValueError:
+            raise ValueError("must be `all` or shards such as 0,4-7") from None
+    return tuple(sorted(chosen))
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Networks such as `10.0.0.0/8,fd00::/8`."""
     try:
-        amount = Decimal(value)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    # 10^12 USD and 12 decimals are what a balance can hold.
-    if not amount.is_finite() or abs(amount) > 10**12 or amount != round(amount, 12):
-        raise ValueError("must be an amount in USD such as -0.12, with at most 12 decimals")
-    return amount
+        return tuple(ipaddress.ip_network(word) for word in words(text))
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8,fd00::/8") from None
 
 
-def _choice(*options: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value not in options:
-            raise ValueError(f"must be one of {', '.join(options)}")
-        return value
+def _server(*schemes: str) -> Callable[[str], str]:
+    """A parser of addresses that also lets redis-py read those of Redis: it knows its parameters."""
+    check = address(*schemes)
+
+    def parse(text: str) -> str:
+        check(text)
+        if text.startswith(REDIS_SCHEMES):
+            import redis
+
+            try:
+                redis.ConnectionPool.from_url(_as_redis(text)).make_connection()
+            except (ValueError, TypeError, redis.RedisError):  # their texts may quote the address
+                raise ValueError("has a parameter after its question mark that redis-py does not know") from None
+        return text
 
     return parse
 
 
-def _shards(value: str) -> tuple[int, ...] | None:
-    """`all`, or numbers and ranges such as `0,4-7`."""
-    if value == "all":
-        return None
-    shards: set[int] = set()
-    for part in value.split(","):
-        first, dash, last = part.strip().partition("-")
-        parse = _integer(0, names.SHARDS_MAX - 1)
-        try:
-            shards.update(range(parse(first), parse(last if dash else first) + 1))
-        except ValueError:
-            raise ValueError("must be `all` or shards such as 0,4-7") from None
-    return tuple(sorted(shards))
-
-
-def _list(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(LedgerSettings):
     """What a worker needs to know. Each field ``x`` is the variable ``TAXIMETER_X``."""
 
-    database_url: str = _setting(parse=_url("postgresql://", "postgres://"), secret=True)
-    broker_url: str = _setting(parse=_url(*AMQP_SCHEMES, *REDIS_SCHEMES), secret=True)
-    redis_url: str = _setting(parse=_url(*REDIS_SCHEMES), secret=True)
-    metrics_database_url: str = _setting("", parse=_url("postgresql://", "postgres://"), secret=True)
+    HELP: ClassVar[str] = (
+        "Set it, or run against an embedded instance:"
+        ' eval "$(taximeter env)" sets the addresses of one started by `taximeter up`.'
+    )
 
-    producer_keys: ProducerKeys = _setting(ProducerKeys({}), parse=ProducerKeys.parse, secret=True)  # noqa: RUF009 -- as below
+    broker_url: str = setting(parse=_server(*BROKER_SCHEMES), secret=True)
+    redis_url: str = setting(parse=_server(*REDIS_SCHEMES), secret=True)
+    metrics_database_url: str = setting("", parse=address(*POSTGRES_SCHEMES), secret=True)
 
-    batch_events_max: int = _setting(5000, parse=_integer(1, 50_000))
-    batch_bytes_max: int = _setting(8 * 1024 * 1024, parse=_integer(1024, 2**30))
-    batches_in_flight_max: int = _setting(1, parse=_integer(1, 16))
-    held_bytes_max: int = _setting(64 * 1024 * 1024, parse=_integer(1024, 2**34))
-    shards: int = _setting(1, parse=_integer(1, names.SHARDS_MAX))
-    consume_shards: tuple[int, ...] | None = _setting(None, parse=_shards)
-    drain_seconds: float = _setting(20.0, parse=_seconds(0, 600))
-    log_format: str = _setting(json_lines.TEXT, parse=_choice(json_lines.TEXT, json_lines.JSON))
+    producer_keys: ProducerKeys = setting(ProducerKeys({}), parse=ProducerKeys.parse, secret=True)  # noqa: RUF009 -- it returns a field()
 
-    unknown_workspace: str = _setting("create", parse=_choice("create", "quarantine"))
-    minimum_balance: Decimal = _setting(Decimal("-0.12"), parse=_amount)  # noqa: RUF009 -- it returns a field()
-    low_balance: Decimal = _setting(Decimal(0), parse=_amount)  # noqa: RUF009 -- as above
-    future_seconds_max: int = _setting(300, parse=_integer(0, 10**9))
-    event_bytes_max: int = _setting(names.EVENT_BYTES_MAX, parse=_integer(256, 2**30))
-    message_bytes_max: int = _setting(names.MESSAGE_BYTES_MAX, parse=_integer(256, 2**30))
+    batch_events_max: int = setting(5000, parse=integer(1, 50_000))
+    batch_bytes_max: int = setting(8 * 1024 * 1024, parse=integer(1024, 2**30))
+    batches_in_flight_max: int = setting(1, parse=integer(1, 16))
+    held_bytes_max: int = setting(64 * 1024 * 1024, parse=integer(1024, 2**34))
+    shards: int = setting(1, parse=integer(1, names.SHARDS_MAX))
+    consume_shards: tuple[int, ...] | None = setting(None, parse=shard_numbers)
+    drain_seconds: float = setting(20.0, parse=seconds(0, 600))
 
-    master_key: MasterKeys | None = _setting(None, parse=master_keys.parse, secret=True)  # noqa: RUF009 -- it returns a field()
-    master_key_file: MasterKeys | None = _setting(None, parse=master_keys.read_file, secret=True)  # noqa: RUF009 -- as above
+    unknown_workspace: str = setting("create", parse=choice("create", "quarantine"))
+    quarantine_days: int = setting(90, parse=integer(0, 100_000))
+    future_seconds_max: int = setting(300, parse=integer(0, 10**9))
+    event_bytes_max: int = setting(limits.EVENT_BYTES_MAX, parse=integer(256, 2**30))
+    message_bytes_max: int = setting(limits.MESSAGE_BYTES_MAX, parse=integer(256, 2**30))
 
-    redis_timeout_seconds: float = _setting(1.0, parse=_seconds(0.01, 60))
+    redis_timeout_seconds: float = setting(1.0, parse=seconds(0.01, 60))
 
-    canary_seconds: float = _setting(10.0, parse=_seconds(0, 3600))
+    hold_seconds_max: int = setting(60, parse=integer(1, 3600))
 
-    metrics_host: str = _setting("127.0.0.1", parse=_text)
-    metrics_port: int = _setting(9464, parse=_integer(0, 65535))
-    metrics_workspaces: tuple[str, ...] = _setting((), parse=_list)
+    notice_networks: tuple[Network, ...] = setting((), parse=networks)
 
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, *, without: Collection[str] = ()) -> Self:
-        """Read the settings from environment variables; the addresses `without` which the caller can do may be missing.
+    canary_seconds: float = setting(10.0, parse=seconds(0, 3600))
 
-        Raises:
-            SettingError: a variable is missing or its value makes no sense; the text names it and never quotes a URL.
-        """
-        environ = os.environ if environ is None else environ
-        values: dict[str, Any] = {}
-        for one in fields(cls):
-            variable = PREFIX + one.name.upper()
-            text = environ.get(variable, "")
-            if not text:
-                if one.name in without:
-                    values[one.name] = ""
-                elif one.default is MISSING:
-                    raise SettingError(
-                        f"{variable} is not set. Set it, or run against an embedded instance: "
-                        'eval "$(taximeter env)" sets the addresses of one started by `taximeter up`.'
-                    )
-                continue
-            try:
-                values[one.name] = one.metadata["parse"](text)
-            except ValueError as error:
-                shown = "its value" if not one.repr else repr(text[:80])
-                raise SettingError(f"{variable}: {shown} {error}.") from None
-        settings = cls(**values)
-        if settings.producer_keys and settings.broker_url and not settings.broker_is_redis:
-            raise SettingError(
+    metrics_host: str = setting("127.0.0.1", parse=nonempty)
+    metrics_port: int = setting(9464, parse=integer(0, 65535))
+    metrics_workspaces: tuple[str, ...] = setting((), parse=words)
+
+    def check(self) -> None:
+        """Reject settings that contradict one another."""
+        super().check()
+        if self.producer_keys and self.broker_url and self.broker_kind is not BrokerKind.REDIS:
+            raise ConfigurationError(
                 f"{PREFIX}PRODUCER_KEYS is for a Redis or Valkey broker; RabbitMQ knows its users by itself. Unset it."
             )
-        if settings.minimum_balance > settings.low_balance:
-            raise SettingError(
-                f"{PREFIX}MINIMUM_BALANCE ({settings.minimum_balance}) must not be above "
-                f"{PREFIX}LOW_BALANCE ({settings.low_balance})."
+        if self.consume_shards is not None and not (self.consume_shards and self.consume_shards[-1] < self.shards):
+            raise ConfigurationError(
+                f"{PREFIX}CONSUME_SHARDS must name shards from 0 to {self.shards - 1}: {PREFIX}SHARDS is {self.shards}."
             )
-        if settings.consume_shards is not None and not (
-            settings.consume_shards and settings.consume_shards[-1] < settings.shards
-        ):
-            raise SettingError(
-                f"{PREFIX}CONSUME_SHARDS must name shards from 0 to {settings.shards - 1}: "
-                f"{PREFIX}SHARDS is {settings.shards}."
-            )
-        return settings
+        for smaller, larger in (("event_bytes_max", "message_bytes_max"), ("batch_bytes_max", "held_bytes_max")):
+            if getattr(self, smaller) > getattr(self, larger):
+                raise ConfigurationError(
+                    f"{PREFIX}{smaller.upper()} ({getattr(self, smaller)}) must not be above"
+                    f" {PREFIX}{larger.upper()} ({getattr(self, larger)})."
+                )
 
     @property
     def usage_queues(self) -> tuple[str, ...]:
@@ -198,34 +151,28 @@ class Settings:
             keys = tuple(keys[shard] for shard in self.consume_shards)
         return tuple(dict.fromkeys(names.queue_of(key) for key in (*keys, names.USAGE_ROUTING_KEY)))
 
-    def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if not one.repr and isinstance(value, str):
-                object.__setattr__(self, one.name, Secret(value))
+    @property
+    def broker_kind(self) -> BrokerKind:
+        """Which kind of broker usage arrives through."""
+        return broker_kind(self.broker_url)
 
     @property
-    def masters(self) -> MasterKeys | None:
-        """The master keys that payloads are encrypted under, if there are any."""
-        return self.master_key or self.master_key_file
+    def broker_sdk_url(self) -> str:
+        """The broker's address as the SDK takes it: in any spelling."""
+        return Secret(self.broker_url).reveal()
 
     @property
-    def broker_is_redis(self) -> bool:
-        """Whether usage arrives through Redis/Valkey lists instead of RabbitMQ."""
-        return self.broker_url.startswith(REDIS_SCHEMES)
-
-    @property
-    def celery_broker_url(self) -> str:
-        """The broker's address in the spelling Celery knows."""
+    def broker_kombu_url(self) -> str:
+        """The broker's address in the spelling that kombu knows."""
         url = _as_redis(self.broker_url)
         if url.startswith("unix://"):
             return "redis+socket" + url.removeprefix("unix").replace("db=", "virtual_host=")
         return url
 
     @property
-    def celery_tls(self) -> dict[str, Any] | None:
-        """Celery's options for an encrypted broker: by itself it would verify nothing on Redis, and no name on RabbitMQ."""
-        url = self.celery_broker_url
+    def broker_kombu_tls(self) -> dict[str, Any] | None:
+        """Options of kombu for an encrypted broker: by itself it would verify nothing on Redis, and no name on RabbitMQ."""
+        url = self.broker_kombu_url
         if url.startswith("rediss://"):
             return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **_redis_files(url)}
         return split_tls(url)[1]
@@ -247,11 +194,4 @@ def _redis_files(url: str) -> dict[str, str]:
 
 
 def _as_redis(url: str) -> str:
-    url = Secret(url).reveal()
-    for theirs, ours in (("redis+socket://", "unix://"), ("valkeys://", "rediss://"), ("valkey://", "redis://")):
-        if url.startswith(theirs):
-            url = ours + url.removeprefix(theirs)
-    if url.startswith("unix://"):
-        # The database's number is virtual_host to Celery and db to redis-py.
-        return url.replace("virtual_host=", "db=")
-    return url
+    return redis_url(Secret(url).reveal())

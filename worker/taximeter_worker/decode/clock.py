@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from typing import Final
 
-from taximeter_worker.decode.base import RefusedError
+from taximeter_worker.decode.result import EventRejectedError
 
 SECOND: Final = 1_000_000
 _MINUTE: Final = 60 * SECOND
@@ -85,16 +85,16 @@ def event_time(value: object) -> int:
     """The ``time`` of an event as microseconds.
 
     Raises:
-        RefusedError: ``timezone_required`` or ``bad_time``, with a hint at what was probably meant.
+        EventRejectedError: ``timezone_required`` or ``bad_time``, with a hint at what was probably meant.
     """
     if type(value) is not str:
-        raise RefusedError("bad_time", _hint_for_other_types(value))
+        raise EventRejectedError("bad_time", _hint_for_other_types(value))
     try:
         return micros(value)
     except ValueError:
         if _LIKE_A_TIME.fullmatch(value):
-            raise RefusedError("timezone_required", f"time has no offset from UTC. {_SHAPE}") from None
-        raise RefusedError("bad_time", _hint(value)) from None
+            raise EventRejectedError("timezone_required", f"time has no offset from UTC. {_SHAPE}") from None
+        raise EventRejectedError("bad_time", _hint(value)) from None
 
 
 def _hint_for_other_types(value: object) -> str:

@@ -6,7 +6,8 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from taximeter_worker.decode.base import QUANTITY_DECIMALS_MAX, QUANTITY_MAX, RefusedError
+from taximeter.limits import QUANTITY_DECIMALS_MAX, QUANTITY_MAX
+from taximeter_worker.decode.result import EventRejectedError
 
 _LITERAL = re.compile(r"-?([0-9]++)(?:\.([0-9]++))?(?:[eE]([+-]?)0*+([0-9]*+))?", re.ASCII)
 _EXPONENT_DIGITS_MAX: Final = 4
@@ -47,16 +48,16 @@ def quantity(literal: Literal, path: str) -> int | Decimal:
     """Read a quantity.
 
     Raises:
-        RefusedError: ``bad_number``, ``negative_quantity``, ``out_of_range`` or ``too_precise``.
+        EventRejectedError: ``bad_number``, ``negative_quantity``, ``out_of_range`` or ``too_precise``.
     """
     parts = _LITERAL.fullmatch(literal)
     if parts is None:
-        raise RefusedError("bad_number", f"{path} is NaN or Infinity; send the number that was used.")
+        raise EventRejectedError("bad_number", f"{path} is NaN or Infinity; send the number that was used.")
     whole, fraction, exponent_sign, exponent = parts.groups()
     if not (whole + (fraction or "")).strip("0"):
         return 0
     if literal.startswith("-"):
-        raise RefusedError(
+        raise EventRejectedError(
             "negative_quantity",
             f"{path} is negative; a usage counts from 0 up. To give money back, book a payment of kind refund.",
         )
@@ -64,7 +65,9 @@ def quantity(literal: Literal, path: str) -> int | Decimal:
         raise _too_precise(path) if exponent_sign == "-" else _out_of_range(path)
     number = Decimal(literal)
     if exponent and number >= _DOUBLE_OVERFLOW:
-        raise RefusedError("bad_number", f"{path} overflows: most programs read it as Infinity. Send a plain number.")
+        raise EventRejectedError(
+            "bad_number", f"{path} overflows: most programs read it as Infinity. Send a plain number."
+        )
     if number > QUANTITY_MAX:
         raise _out_of_range(path)
     exact = normalised(number)
@@ -73,11 +76,11 @@ def quantity(literal: Literal, path: str) -> int | Decimal:
     return exact
 
 
-def _out_of_range(path: str) -> RefusedError:
-    return RefusedError("out_of_range", f"{path} is more than 10^15, the most one event can hold.")
+def _out_of_range(path: str) -> EventRejectedError:
+    return EventRejectedError("out_of_range", f"{path} is more than 10^15, the most one event can hold.")
 
 
-def _too_precise(path: str) -> RefusedError:
-    return RefusedError(
+def _too_precise(path: str) -> EventRejectedError:
+    return EventRejectedError(
         "too_precise", f"{path} has more than {QUANTITY_DECIMALS_MAX} decimals; round it before publishing."
     )

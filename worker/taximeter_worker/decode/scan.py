@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from taximeter_worker.decode.base import RefusedError
+from taximeter_worker.decode.result import EventRejectedError
 
 JSON_SPACE: Final = b" \t\n\r"
 
@@ -45,7 +45,7 @@ def cut(text: bytes, elements_max: int | None = None) -> Pieces:
     commas is an element of a comma.
 
     Raises:
-        RefusedError: ``too_large``: more than ``elements_max`` elements.
+        EventRejectedError: ``too_large``: more than ``elements_max`` elements.
     """
     pieces = Pieces([])
     depth = 0
@@ -65,7 +65,7 @@ def cut(text: bytes, elements_max: int | None = None) -> Pieces:
             pieces.elements.append(text[start : token.start()].strip(JSON_SPACE) or b",")
             start = token.end()
             if len(pieces.elements) == elements_max:
-                raise RefusedError(
+                raise EventRejectedError(
                     "too_large", f"The message holds more than {elements_max} events; send smaller batches."
                 )
         elif mark in b"]}":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from taximeter_db.prices import Entry, Price, Target, same_value
-from taximeter_db.prices_terms import RULES
-from taximeter_worker.pricing.book import PriceBook
+from taximeter.pricing.price_book import PriceBook
+from taximeter.pricing.terms import TargetKey
+from taximeter_db.prices.store import Entry, Price, Target, same_value
+from taximeter_db.prices.terms import RULES
 
 
 class Counts(msgspec.Struct):
@@ -55,58 +56,62 @@ def book_of(prices: Iterable[Price], aliases: Mapping[str, Any]) -> PriceBook:
     return PriceBook(1, entries, aliases)
 
 
+class _Side(NamedTuple):
+    """One of the two books, and the targets in it that a model's name leads to."""
+
+    book: PriceBook
+    targets: tuple[TargetKey, ...]
+
+    def price_of(self, unit: str, at_us: int) -> Entry | None:
+        priced = self.book.find(self.targets, unit, at_us)
+        return None if priced is None else cast("Entry", priced.entry)
+
+
 def compare(a: PriceBook, b: PriceBook, at_us: int) -> Comparison:
     """Compare what both charge at a time, model by model; under its other names too, as each would charge it.
 
-    A sub-pool that only one of them prices is compared with what the other one takes for it: its parent's price.
+    A sub-pool that only one of them prices is compared with its parent's price in the other.
     """
     report = Comparison(Counts(), {}, [])
-    met: set[Target] = set()
+    met: set[TargetKey] = set()
     for target in a.all_targets():
         others = _counterparts(b, target)
         met.update(others)
-        _compare_target(report, target, (a, (target,)), (b, others), at_us)
+        _compare_target(report, Target(*target), _Side(a, (target,)), _Side(b, others), at_us)
     for target in b.all_targets():
         if target not in met:
-            _compare_target(report, target, (a, _counterparts(a, target)), (b, (target,)), at_us)
+            sides = _Side(a, _counterparts(a, target)), _Side(b, (target,))
+            _compare_target(report, Target(*target), *sides, at_us)
     for counts in report.providers.values():
         report.total.add(counts)
     return report
 
 
-def _counterparts(book: PriceBook, target: Target) -> tuple[Target, ...]:
-    if target.tool is not None or target.provider is None or target.model is None:
+def _counterparts(book: PriceBook, target: TargetKey) -> tuple[TargetKey, ...]:
+    tool, provider, model, _ = target
+    if tool is not None or provider is None or model is None:
         return (target,) if target in book.all_targets() else ()
-    return book.model_targets(target.provider, target.model)
+    return book.model_targets(provider, model)
 
 
-def _compare_target(
-    report: Comparison,
-    target: Target,
-    one: tuple[PriceBook, tuple[Target, ...]],
-    other: tuple[PriceBook, tuple[Target, ...]],
-    at_us: int,
-) -> None:
+def _compare_target(report: Comparison, target: Target, a: _Side, b: _Side, at_us: int) -> None:
     counts = report.providers.setdefault(target.provider or str(target), Counts())
-    counts.models_both += bool(one[1] and other[1])
-    counts.models_only_a += not other[1]
-    counts.models_only_b += not one[1]
-    units = {unit for book, targets in (one, other) for found in targets for unit in book.units(found)} - set(RULES)
+    counts.models_both += bool(a.targets and b.targets)
+    counts.models_only_a += not b.targets
+    counts.models_only_b += not a.targets
+    units = {unit for side in (a, b) for key in side.targets for unit in side.book.units(key)} - set(RULES)
     for unit in sorted(units):
-        mine, theirs = (
-            None if found is None else found.entry
-            for found in (book.find(targets, unit, at_us) for book, targets in (one, other))
-        )
-        if mine is None and theirs is None:
-            continue
-        if mine is not None and theirs is not None and same_value(mine, theirs):
+        price_a, price_b = a.price_of(unit, at_us), b.price_of(unit, at_us)
+        if price_a is not None and price_b is not None and same_value(price_a, price_b):
             counts.prices_same += 1
             continue
-        if mine is None:
+        if price_a is None and price_b is None:
+            continue
+        if price_a is None:
             counts.prices_only_b += 1
-        elif theirs is None:
+        elif price_b is None:
             counts.prices_only_a += 1
         else:
             counts.prices_differ += 1
-        if one[1] and other[1]:
-            report.differences.append(Difference(target, unit, mine, theirs))
+        if a.targets and b.targets:
+            report.differences.append(Difference(target, unit, price_a, price_b))

@@ -1,7 +1,8 @@
 """Prices from the installed genai-prices package, offline: its data only, never its updater or its arithmetic.
 
-What maps: prices per unit with their long-context tiers or hours of the day (UTC); start dates (UTC midnight) as `effective_from`; the first
-price of a model as holding since ever; names and their rules as aliases. What does not, and is said in `notes`:
+What maps: prices per unit with their long-context tiers or hours of the day (UTC); start dates (UTC midnight) as
+`effective_from`; the first price of a model as holding for all time before; names and their rules as aliases. What does
+not map, and is named in `notes`:
 
 - variants such as batch processing: the standard price is taken;
 - models that the catalogue lists without any price are left out, not made free;
@@ -20,8 +21,8 @@ from typing import Any, Final
 import msgspec
 
 from taximeter.names import PARENT_UNITS
-from taximeter_db.prices import Price, PriceError, Target, Tier, Window, check
-from taximeter_db.prices_terms import DAY_SECONDS
+from taximeter_db.prices.store import Price, PriceError, Target, Tier, Window, check
+from taximeter_db.prices.terms import DAY_SECONDS
 from taximeter_worker.pricing.errors import CatalogueError
 
 CATALOGUE: Final = "genai-prices"
@@ -37,22 +38,24 @@ UNITS: Final[dict[str, tuple[str, int]]] = {
     "input_image_mtok": ("input_image_tokens", 1_000_000),
     "output_audio_mtok": ("output_audio_tokens", 1_000_000),
     "output_image_mtok": ("output_image_tokens", 1_000_000),
+    "output_reasoning_mtok": ("reasoning_tokens", 1_000_000),
     "requests_kcount": ("requests", 1000),
     "audio_hours": ("seconds", 3600),
     "input_mchars": ("characters", 1_000_000),
     "input_document_kpages": ("pages", 1000),
     "web_searches_kcount": ("searches", 1000),
-    # No standard units: a tool that reports them apart, disjoint from the others, is charged their own price.
+    # Not standard units: a tool that reports them apart, disjoint from the others, is charged their own price.
     "cache_image_read_mtok": ("cached_input_image_tokens", 1_000_000),
     "input_video_mtok": ("input_video_tokens", 1_000_000),
     "output_video_mtok": ("output_video_tokens", 1_000_000),
-    "output_reasoning_mtok": ("output_reasoning_tokens", 1_000_000),
     "output_citation_mtok": ("output_citation_tokens", 1_000_000),
     "input_annotated_document_kpages": ("annotated_pages", 1000),
     "input_text_messages_kcount": ("input_text_messages", 1000),
     "storage_searches_kcount": ("storage_searches", 1000),
 }
 """The catalogue's price fields: our unit, and how many of it the price is for."""
+NOT_PRICED: Final = frozenset({"images"})
+"""Standard units that the catalogue has no field for."""
 SAME_AS: Final = {"input_audio_hours": "audio_hours"}
 """Fields that repeat another one's price."""
 
@@ -119,7 +122,7 @@ class _Reader:
 
     def _fields(self, prices: Any) -> _Fields:
         """Unit → amount, per, tiers of one stage."""
-        found: _Fields = {}
+        fields: _Fields = {}
         values = {key: value for key, value in vars(prices).items() if value is not None and not key.startswith("_")}
         for key, value in values.items():
             name = SAME_AS.get(key, key)
@@ -130,10 +133,10 @@ class _Reader:
                 continue
             unit, per = UNITS[name]
             if isinstance(value, Decimal):
-                found[unit] = (value, per, (), ())
+                fields[unit] = (value, per, (), ())
             else:
-                found[unit] = (value.base, per, tuple(Tier(tier.start, tier.price) for tier in value.tiers), ())
-        return found
+                fields[unit] = (value.base, per, tuple(Tier(tier.start, tier.price) for tier in value.tiers), ())
+        return fields
 
     def _stages(self, name: str, conditional: list[Any]) -> _Stages:
         """The prices by date: at any time the last stage that has begun counts, and the first before all others.
@@ -169,13 +172,13 @@ class _Reader:
                     continue
                 windows.setdefault(unit, []).extend(Window(*span, amount) for span in spans if span[0] < span[1])
         mapped = dict(fields)
-        for unit, found in windows.items():
+        for unit, hours in windows.items():
             amount, per, tiers, _ = fields[unit]
-            found.sort(key=lambda window: window.start)
-            if any(one.end > other.start for one, other in pairwise(found)):
+            hours.sort(key=lambda window: window.start)
+            if any(earlier.end > later.start for earlier, later in pairwise(hours)):
                 self._hourly.append(name)
             else:
-                mapped[unit] = (amount, per, tiers, tuple(found))
+                mapped[unit] = (amount, per, tiers, tuple(hours))
         return mapped
 
     def _timeline(self, target: Target, stages: _Stages) -> Iterator[Price]:

@@ -1,4 +1,4 @@
-"""Receipts: how a cost came about, so that anyone can compute it again by hand."""
+"""Receipts: how a cost came about, so that anyone can check it with a pocket calculator."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
+from taximeter.pricing.charging import Line
+from taximeter.pricing.price_book import PriceBook
+from taximeter.pricing.price_index import PriceTerms, input_tokens, time_text
 from taximeter_db.money import PICO_PER_USD, exact_text, format_usd
-from taximeter_db.prices import plain, utc_text
-from taximeter_db.prices_terms import RULES
-from taximeter_worker.pricing.book import PriceBook
-from taximeter_worker.pricing.charging import Line
-from taximeter_worker.pricing.shelf import Quantities, input_tokens, time_text
+from taximeter_db.prices.store import plain, utc_text
+from taximeter_db.prices.terms import RULES
 
 ROUNDING: Final = "half-even to 10^-12 USD, once, on the total"
 
@@ -83,33 +83,25 @@ class Receipt(msgspec.Struct, frozen=True):
     workspace: str | None = None
 
 
-def explain(
-    book: PriceBook,
-    tool: str,
-    provider: str | None,
-    model: str | None,
-    quantities: Quantities,
-    occurred_at_us: int,
-    workspace: str | None = None,
-) -> Receipt:
-    """The receipt of an event under `book`; the arguments are those of `PriceBook.price`, and so is its cost.
+def explain(book: PriceBook, terms: PriceTerms) -> Receipt:
+    """The receipt of an event under `book`, whose cost is that of `PriceBook.price`.
 
     To explain a booked usage, load the book at the usage's ``price_version``.
 
     Raises:
-        PriceMissing: Some unit has no price at that time.
-        OutOfRange: The cost is 10¹⁵ USD or more.
+        PriceMissingError: Some unit has no price at that time.
+        OutOfRangeError: The cost is 10¹⁵ USD or more.
     """
-    found = book.assess(tool, provider, model, quantities, occurred_at_us, workspace)
+    assessment = book.assess(terms)
     return Receipt(
-        tool=tool,
-        provider=provider,
-        model=model,
-        occurred_at=time_text(occurred_at_us),
+        tool=terms.tool,
+        provider=terms.provider,
+        model=terms.model,
+        occurred_at=time_text(terms.occurred_at_us),
         price_version=book.revision,
-        input_tokens=number_text(input_tokens(quantities)),
-        lines=[_line(line) for line in found.lines],
-        subtotal=exact_text(found.subtotal),
+        input_tokens=number_text(input_tokens(terms.quantities)),
+        lines=[_line(line) for line in assessment.lines],
+        subtotal=exact_text(assessment.subtotal),
         steps=[
             ReceiptStep(
                 rule=RULES[step.entry.unit],
@@ -121,13 +113,13 @@ def explain(
                 revision=step.entry.revision,
                 source=step.entry.source,
             )
-            for step in found.steps
+            for step in assessment.steps
         ],
-        exact=exact_text(found.exact),
-        rounding=exact_text(Fraction(found.cost, PICO_PER_USD) - found.exact),
-        cost=format_usd(found.cost),
-        estimated=found.estimated,
-        workspace=workspace,
+        exact=exact_text(assessment.exact),
+        rounding=exact_text(Fraction(assessment.cost, PICO_PER_USD) - assessment.exact),
+        cost=format_usd(assessment.cost),
+        estimated=assessment.estimated,
+        workspace=terms.workspace,
     )
 
 

@@ -1,0 +1,1 @@
+"""Threads of a worker beside booking: price book, flags, gauges."""

@@ -1,0 +1,1 @@
+"""From the broker to a booked batch: receive, merge, price, book, acknowledge."""

@@ -1,0 +1,1 @@
+"""Where messages come from: RabbitMQ, and Redis or Valkey, behind one small interface."""

@@ -1,0 +1,1 @@
+"""Flags and balances in Redis: a copy of what PostgreSQL decided."""

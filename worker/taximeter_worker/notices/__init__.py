@@ -1,0 +1,1 @@
+"""Delivering notices: webhooks by HTTP, everything else by Apprise."""

@@ -1,0 +1,1 @@
+"""Celery tasks: work that is not a stream."""
