@@ -12,45 +12,45 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
-from taximeter_dashboard import (
-    analysis_page,
-    api,
-    api_documents,
-    export,
-    live,
-    owner_settings,
-    pages,
-    problems,
-    render,
-    sign_in,
-)
-from taximeter_dashboard.errors import NotFound, Problem
-from taximeter_dashboard.house import Explain, House
+from taximeter_dashboard import problems
+from taximeter_dashboard.api import documents, routes
+from taximeter_dashboard.api.middleware import ApiMiddleware
+from taximeter_dashboard.auth import sign_in
+from taximeter_dashboard.context import AppContext, Explain, Held
+from taximeter_dashboard.errors import NotFoundError, ProblemError
+from taximeter_dashboard.export import routes as export
+from taximeter_dashboard.pages import analysis, budgets, live, notices, owner_settings, render, tracking
+from taximeter_dashboard.security import SecurityMiddleware
 from taximeter_dashboard.settings import Settings
-from taximeter_dashboard.shield import Shield
-from taximeter_db.master_keys import MasterKeys
+from taximeter_db.crypto.master_keys import MasterKeys
 
 BODY_BYTES_MAX: Final = 64 * 1024
 """Forms of a few fields are all that anybody sends here; a larger body is answered by 413 and not read."""
 
 
-def create_app(settings: Settings, explain: Explain | None = None, masters: MasterKeys | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    explain: Explain | None = None,
+    masters: MasterKeys | None = None,
+    held: Held | None = None,
+) -> FastAPI:
     """Make the application.
 
     Args:
         settings: See docs/dashboard.md.
         explain: Makes the receipt of a usage; without it, details show quantities and cost alone.
         masters: Master keys, to show inputs and outputs that are stored encrypted.
+        held: Says what open holds hold; without it, nothing is shown of them.
 
     Returns:
-        An ASGI application. A host that mounts it under a prefix closes ``app.state.house`` itself.
+        An ASGI application. A host that mounts it under a prefix closes ``app.state.app_context`` itself.
     """
-    house = House(settings, explain, masters)
+    app_context = AppContext(settings, explain, masters, held)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        house.close()
+        app_context.close()
 
     app = FastAPI(
         title="Taximeter",
@@ -61,19 +61,24 @@ def create_app(settings: Settings, explain: Explain | None = None, masters: Mast
         max_body_size=BODY_BYTES_MAX,
         lifespan=lifespan,
     )
-    app.state.house = house
-    app.state.watch = live.Watch(house)
-    app.state.theme = render.Theme(settings)
+    app.state.app_context = app_context
+    app.state.watch = live.Watch(app_context)
+    app.state.theme = render.ThemeFiles(settings)
+    app.add_middleware(ApiMiddleware, requests_per_minute=settings.api_requests_per_minute)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
-    app.add_middleware(Shield)
+    app.add_middleware(SecurityMiddleware)
     for router in (
-        api.router,
+        routes.router,
+        routes.lists,
+        routes.health,
         sign_in.router,
-        analysis_page.router,
+        analysis.router,
         export.router,
         owner_settings.router,
+        notices.router,
+        budgets.router,
         live.router,
-        pages.router,
+        tracking.router,
         render.router,
     ):
         app.include_router(router)
@@ -83,9 +88,9 @@ def create_app(settings: Settings, explain: Explain | None = None, masters: Mast
 
 
 def _handle_errors(app: FastAPI) -> None:
-    def tell(request: Request, problem: Problem) -> Response:
+    def tell(request: Request, problem: ProblemError) -> Response:
         inside = request.url.path.removeprefix(render.base(request))
-        if inside.startswith(("/api/", "/openapi.json")):
+        if inside.startswith(("/api/", "/openapi.json", "/health")):
             return problems.answer(problem)
         template = "_failed.html" if render.wants_panel(request) or render.wants_part(request) else "message.html"
         texts: dict[str, Any] = {"title": problem.title, "detail": problem.detail, "retry": problem.status >= 500}
@@ -96,11 +101,11 @@ def _handle_errors(app: FastAPI) -> None:
         action = None
         if problem.status == 401 and request.method == "GET":
             back = "" if inside.startswith("/sign") else request.url.path
-            action = sign_in.sign_in_action(request, app.state.house, back)
+            action = sign_in.sign_in_action(request, app.state.app_context, back)
         return render.render(request, template, status=problem.status, headers=problem.headers, action=action, **texts)
 
-    @app.exception_handler(Problem)
-    def on_problem(request: Request, error: Problem) -> Response:
+    @app.exception_handler(ProblemError)
+    def on_problem(request: Request, error: ProblemError) -> Response:
         return tell(request, error)
 
     @app.exception_handler(RequestValidationError)
@@ -110,7 +115,7 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def on_http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
-            return tell(request, NotFound())
+            return tell(request, NotFoundError())
         return tell(request, problems.http(error.status_code, str(error.detail), error.headers))
 
     @app.exception_handler(Exception)
@@ -125,8 +130,8 @@ def _document_problems(app: FastAPI) -> None:
     def openapi() -> dict[str, object]:
         document = plain()
         components = document.setdefault("components", {})
-        components.setdefault("schemas", {})["ProblemDocument"] = api_documents.ProblemDocument.model_json_schema()
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+        components.setdefault("schemas", {})["ProblemDocument"] = documents.ProblemDocument.model_json_schema()
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
         return document
 

@@ -1,15 +1,16 @@
 """Errors of the dashboard.
 
 DashboardError
-├── SettingError       a setting that is missing or makes no sense
-├── FetchError         a document of another server could not be had
-├── ExportEnded        an export was called off while it streamed
-└── Problem            an answer other than 2xx, told to the client as RFC 9457 problem details
-    ├── SignInNeeded   401: nobody is signed in, or the token does not hold
-    ├── Forbidden      403
-    ├── NotFound       404: absent, or somebody else's; the two are not to be told apart
-    ├── Unavailable    503: the database does not answer
-    └── SignInUnavailable  503: the server that vouches for people does not answer
+├── ClaimError              a verified token does not say who it is, or in which role
+├── FetchError              a document of another server could not be had
+├── ExportEndedError        an export was cancelled while it streamed
+└── ProblemError            an answer other than 2xx, told to the client as RFC 9457 problem details
+    ├── SignInNeededError   401: nobody is signed in, or the token does not hold
+    ├── ForbiddenError      403
+    ├── NotFoundError       404: absent, or somebody else's; the two are not to be told apart
+    ├── TooManyRequestsError  429: beyond the rate of the API
+    ├── UnavailableError    503: the database does not answer
+    └── SignInUnavailableError  503: the server that vouches for people does not answer
 """
 
 from __future__ import annotations
@@ -21,11 +22,7 @@ class DashboardError(Exception):
     """Root of every error that this package raises itself."""
 
 
-class SettingError(DashboardError, ValueError):
-    """A setting that is missing or makes no sense; the sentence names the variable."""
-
-
-class Problem(DashboardError):  # noqa: N818 - an answer, said as one
+class ProblemError(DashboardError):
     """An answer other than 2xx, with a sentence for a person."""
 
     status = 400
@@ -47,14 +44,14 @@ class Problem(DashboardError):  # noqa: N818 - an answer, said as one
         super().__init__(detail)
 
 
-class SignInNeeded(Problem):
+class SignInNeededError(ProblemError):
     """Nobody is signed in, or the token does not hold."""
 
     status = 401
     title = "Sign in needed"
 
 
-class Forbidden(Problem):
+class ForbiddenError(ProblemError):
     """The viewer is known and may not do this."""
 
     status = 403
@@ -64,7 +61,7 @@ class Forbidden(Problem):
         super().__init__(detail)
 
 
-class NotFound(Problem):
+class NotFoundError(ProblemError):
     """Absent, or somebody else's."""
 
     status = 404
@@ -76,17 +73,30 @@ class NotFound(Problem):
         super().__init__(detail)
 
 
-class Unavailable(Problem):
+class TooManyRequestsError(ProblemError):
+    """More requests than the rate that a caller may have."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, wait_seconds: int) -> None:
+        super().__init__(
+            f"Too many requests. Try again in {wait_seconds} second{'' if wait_seconds == 1 else 's'}.",
+            headers={"retry-after": str(wait_seconds)},
+        )
+
+
+class UnavailableError(ProblemError):
     """The database does not answer."""
 
     status = 503
     title = "Not available"
 
-    def __init__(self) -> None:
-        super().__init__("The ledger cannot be reached at the moment. Nothing is lost; try again.")
+    def __init__(self, detail: str = "The ledger cannot be reached at the moment. Nothing is lost; try again.") -> None:
+        super().__init__(detail)
 
 
-class SignInUnavailable(Problem):
+class SignInUnavailableError(ProblemError):
     """The server that vouches for people does not answer."""
 
     status = 503
@@ -96,9 +106,17 @@ class SignInUnavailable(Problem):
         super().__init__("The sign-in service cannot be reached at the moment. Try again.")
 
 
+class ClaimError(DashboardError):
+    """A claim of a verified token that says nothing of use here; the sentence names it and quotes no value."""
+
+    def __init__(self, claim: str, fault: str) -> None:
+        self.claim = claim
+        super().__init__(f"the claim {claim} {fault}")
+
+
 class FetchError(DashboardError):
     """A document of another server could not be had; the sentence holds no secret."""
 
 
-class ExportEnded(DashboardError):  # noqa: N818 - somebody's wish, no fault
-    """An export was called off; raised where it streams, so that its connection breaks."""
+class ExportEndedError(DashboardError):
+    """An export was cancelled; raised where it streams, so that its connection breaks."""

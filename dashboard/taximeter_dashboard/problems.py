@@ -11,12 +11,12 @@ import msgspec
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
 
-from taximeter_dashboard.errors import Problem
+from taximeter_dashboard.errors import ProblemError
 
 log = logging.getLogger("taximeter_dashboard")
 
 
-def answer(problem: Problem) -> Response:
+def answer(problem: ProblemError) -> Response:
     """A problem as ``application/problem+json``. Without ``instance``: what is another's must read like what is absent."""
     body = {
         "type": "about:blank",
@@ -32,13 +32,13 @@ def answer(problem: Problem) -> Response:
     return Response(msgspec.json.encode(body), problem.status, headers, "application/problem+json")
 
 
-def invalid(error: RequestValidationError) -> Problem:
+def invalid(error: RequestValidationError) -> ProblemError:
     """A parameter that cannot be read, named, as 422."""
     parts = []
     for one in error.errors():
         where = ".".join(str(part) for part in one["loc"][1:]) or "body"
         parts.append(f"{where}: {one['msg']}")
-    return Problem("; ".join(parts)[:1000] + ".", status=422, title="Not valid")
+    return ProblemError("; ".join(parts)[:1000] + ".", status=422, title="Not valid")
 
 
 _HTTP = {
@@ -49,13 +49,13 @@ _HTTP = {
 }
 
 
-def http(status: int, detail: str, headers: Mapping[str, str] | None) -> Problem:
+def http(status: int, detail: str, headers: Mapping[str, str] | None) -> ProblemError:
     """What the framework itself refuses, with the headers that the refusal needs (405: Allow)."""
     title = HTTPStatus(status).phrase.capitalize()
-    return Problem(_HTTP.get(status, detail), status=status, title=title, headers=headers)
+    return ProblemError(_HTTP.get(status, detail), status=status, title=title, headers=headers)
 
 
-def number_of(problem: Problem) -> str:
+def number_of(problem: ProblemError) -> str:
     """A number by which a person can ask about an answer that failed; the log has it too."""
     if problem.number is None:
         problem.number = secrets.token_hex(4)
@@ -63,9 +63,9 @@ def number_of(problem: Problem) -> str:
     return problem.number
 
 
-def unexpected(error: Exception) -> Problem:
+def unexpected(error: Exception) -> ProblemError:
     """An error of ours: a number for the person, the trace for the log."""
-    problem = Problem("This could not be done, and it is our fault.", status=500, title="Failed")
+    problem = ProblemError("This could not be done, and it is our fault.", status=500, title="Failed")
     problem.number = secrets.token_hex(4)
     problem.detail += f" Give this number if you ask about it: {problem.number}."
     log.error("request %s failed", problem.number, exc_info=error)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from taximeter_dashboard.errors import SettingError
+import msgspec
 
-if TYPE_CHECKING:
-    from taximeter_dashboard.settings import Settings
+from taximeter_db.errors import ConfigurationError
 
 CONTRAST_MIN: Final = 4.5
 """WCAG 2.2, 1.4.3, for text of any size."""
@@ -38,54 +37,63 @@ def header_text(background: str) -> str:
     return max(("#000000", "#ffffff"), key=lambda ink: contrast(ink, background))
 
 
-def check(settings: Settings) -> None:
-    """Refuse what is no colour, cannot be read, or is no logo.
+class Theme(msgspec.Struct, frozen=True):
+    """What a host may choose: colours such as ``#2b46c8`` and the path of a logo; empty where it did not."""
 
-    Raises:
-        SettingError: The sentence says which, and what the contrast is.
-    """
-    for name in ("accent", "accent_dark", "header", "header_dark"):
-        value = getattr(settings, f"dashboard_{name}")
-        variable = f"TAXIMETER_DASHBOARD_{name.upper()}"
-        if value and not _COLOR.fullmatch(value):
-            raise SettingError(f"{variable}: a colour such as #2b46c8 is needed.")
-        if value and name.startswith("accent"):
-            scheme = "dark" if name.endswith("dark") else "light"
-            worst = min(contrast(value, surface) for surface in _SURFACES[scheme])
-            if worst < CONTRAST_MIN:
-                raise SettingError(
-                    f"{variable}: links in {value} have a contrast of {worst:.2f} on the {scheme} page;"
-                    f" {CONTRAST_MIN} is needed to read them."
-                )
-    if settings.dashboard_logo:
-        read_logo(settings)
+    accent: str = ""
+    accent_dark: str = ""
+    header: str = ""
+    header_dark: str = ""
+    logo: str = ""
+
+    def check(self) -> None:
+        """Deny what is not a colour, cannot be read, or is not a logo.
+
+        Raises:
+            ConfigurationError: The sentence says which, and what the contrast is.
+        """
+        for field in ("accent", "accent_dark", "header", "header_dark"):
+            _check_color(field, getattr(self, field))
+        self.read_logo()
+
+    def read_logo(self) -> tuple[bytes, str] | None:
+        """The logo and its content type; None where there is none. Raises ConfigurationError."""
+        if not self.logo:
+            return None
+        path = Path(self.logo)
+        content_type = _LOGOS.get(path.suffix.lower())
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"TAXIMETER_DASHBOARD_LOGO: {path} cannot be read: {error.strerror}.") from error
+        if content_type is None or len(data) > LOGO_BYTES_MAX:
+            raise ConfigurationError(
+                f"TAXIMETER_DASHBOARD_LOGO: an SVG or PNG of at most {LOGO_BYTES_MAX // 1024} KiB is needed."
+            )
+        return data, content_type
+
+    def style_sheet(self) -> bytes:
+        """The rules that the choices ask for; empty where they ask for none."""
+        text = ""
+        for scheme, suffix in (("light", ""), ("dark", "_dark")):
+            rules = _rules(getattr(self, f"accent{suffix}"), getattr(self, f"header{suffix}"))
+            if rules:  # chosen and checked for one scheme, so they never spill into the other
+                text += f"@media (prefers-color-scheme: {scheme}) {{\n{rules}}}\n"
+        return text.encode()
 
 
-def read_logo(settings: Settings) -> tuple[bytes, str] | None:
-    """The logo and its content type; None where there is none. Raises SettingError."""
-    if not settings.dashboard_logo:
-        return None
-    path = Path(settings.dashboard_logo)
-    kind = _LOGOS.get(path.suffix.lower())
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SettingError(f"TAXIMETER_DASHBOARD_LOGO: {path} cannot be read: {error.strerror}.") from error
-    if kind is None or len(data) > LOGO_BYTES_MAX:
-        raise SettingError(
-            f"TAXIMETER_DASHBOARD_LOGO: an SVG or PNG of at most {LOGO_BYTES_MAX // 1024} KiB is needed."
-        )
-    return data, kind
-
-
-def style_sheet(settings: Settings) -> bytes:
-    """The rules that the settings ask for; empty where they ask for none."""
-    text = ""
-    for scheme, suffix in (("light", ""), ("dark", "_dark")):
-        rules = _rules(getattr(settings, f"dashboard_accent{suffix}"), getattr(settings, f"dashboard_header{suffix}"))
-        if rules:  # chosen and checked for one scheme, so they never spill into the other
-            text += f"@media (prefers-color-scheme: {scheme}) {{\n{rules}}}\n"
-    return text.encode()
+def _check_color(field: str, color: str) -> None:
+    variable = f"TAXIMETER_DASHBOARD_{field.upper()}"
+    if color and not _COLOR.fullmatch(color):
+        raise ConfigurationError(f"{variable}: a colour such as #2b46c8 is needed.")
+    if color and field.startswith("accent"):
+        scheme = "dark" if field.endswith("dark") else "light"
+        worst = min(contrast(color, surface) for surface in _SURFACES[scheme])
+        if worst < CONTRAST_MIN:
+            raise ConfigurationError(
+                f"{variable}: links in {color} have a contrast of {worst:.2f} on the {scheme} page;"
+                f" {CONTRAST_MIN} is needed to read them."
+            )
 
 
 def _rules(accent: str, header: str) -> str:

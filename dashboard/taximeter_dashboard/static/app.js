@@ -32,7 +32,7 @@
   });
   const clock = (moment) => moment.toLocaleTimeString("en-GB", { timeZone: document.body.dataset.zone });
 
-  // --- One answer at a time: whatever is asked for next calls off what is still on its way ---------------------------
+  // --- One answer at a time: whatever is asked for next cancels what is still on its way ---------------------------
   const LOADING_MS = 150;  // what comes sooner needs no sign that it is coming
   let loading = 0;
   let details = null;  // the request of a dialog that is to open
@@ -50,7 +50,7 @@
     else find("#panel")?.removeAttribute("aria-busy");
   }
 
-  function callOff() {
+  function cancel() {
     details?.abort();
     restored?.abort();
     details = restored = null;
@@ -64,7 +64,7 @@
 
   async function open(link) {
     const inside = dialog.querySelector(".inside");
-    callOff();
+    cancel();
     window.htmx.trigger("#view", "htmx:abort");
     const request = new AbortController();
     details = request;
@@ -188,6 +188,31 @@
     };
   }
 
+  // Over HTTP/1.1 a browser has six connections to a host, and a stream holds one: who has more tabs than that could open no
+  // other. So those that are seen listen, and of all others the one that was seen last, for its title.
+  let release = null;
+
+  function stop() {
+    clearTimeout(again);
+    source?.close();
+    source = null;
+  }
+
+  function keepOrStop() {
+    if (!navigator.locks || !source) { stop(); return; }
+    const held = () => new Promise((resolve) => { release = resolve; });
+    navigator.locks.request("taximeter-unseen", { steal: true }, held).catch(() => {
+      release = null;  // another tab was seen after this one
+      if (document.hidden) stop();
+    });
+  }
+
+  function goOn() {
+    if (release) release();
+    release = null;
+    if (!source && button.dataset.state !== "paused") listen();
+  }
+
   function receive(state) {
     refused = false;
     show("live", "Live");
@@ -224,32 +249,36 @@
         show("live", "Live");
         listen();
       } else {
-        clearTimeout(again);
-        source.close();
+        stop();
         show("paused", "Paused");
       }
     });
-    if (document.readyState === "complete") listen();
-    else window.addEventListener("load", listen);
+    const begin = () => { if (!document.hidden) listen(); };
+    if (document.readyState === "complete") begin();
+    else window.addEventListener("load", begin);
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) keepOrStop();
+      else goOn();
+    });
   }
 
   // --- Swaps: of two in the panel the later one prevails (hx-sync) -------------------------------------------------------
   if (window.htmx) {
-    // htmx writes a request that was called off to the console as an error, twice. One that failed is a sendError as well.
+    // htmx writes a request that was cancelled to the console as an error, twice. One that failed is a sendError as well.
     window.htmx.logger = (_, name, detail) => {
       if (name === "htmx:sendAbort" || name === "htmx:afterRequest") delete detail.error;
     };
   }
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (event.detail.target.id !== "panel") return;
-    callOff();
+    cancel();
     load(true);
   });
   document.addEventListener("htmx:afterRequest", (event) => {
     if (event.detail.target.id === "panel") load(false);
   });
   document.addEventListener("htmx:historyCacheMiss", (event) => {
-    callOff();
+    cancel();
     window.htmx.trigger("#view", "htmx:abort");
     restored = event.detail.xhr;
     restored.addEventListener("loadend", () => load(false));

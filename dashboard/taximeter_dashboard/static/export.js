@@ -1,4 +1,4 @@
-// The progress of an export, and a way to call it off. Without this script, its links are plain downloads.
+// The progress of an export, and a way to cancel it. Without this script, its links are plain downloads.
 "use strict";
 (() => {
   const count = (number) => number.toLocaleString("en-US");
@@ -52,7 +52,8 @@
     const box = link.closest(".export");
     const ticket = random();
     const begin = document.createElement("a");
-    begin.href = `${link.href}&ticket=${ticket}`;
+    const marked = box.querySelector("[data-export-bom]").checked && link.id === "export" ? "&bom=1" : "";
+    begin.href = `${link.href}&ticket=${ticket}${marked}`;
     begin.download = "";
     begin.click();
     follow(box, `${box.dataset.exports}/${ticket}`);

@@ -1,0 +1,1 @@
+"""Who is looking: tokens, sessions, sign-in, OpenID Connect."""

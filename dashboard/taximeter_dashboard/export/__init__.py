@@ -1,0 +1,1 @@
+"""Exports of the logs as CSV or Parquet."""

@@ -1,0 +1,1 @@
+"""Amounts, times and texts as a person reads them."""

@@ -1,0 +1,1 @@
+"""The AI Tracking page, tab by tab."""

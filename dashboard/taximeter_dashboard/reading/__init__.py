@@ -1,0 +1,1 @@
+"""What the page, the JSON API and the exports read alike: windows of a log, filters, cursors, the analysis."""
