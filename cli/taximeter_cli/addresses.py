@@ -8,6 +8,7 @@ from pathlib import Path
 
 from taximeter_cli.embedded import state as states
 from taximeter_cli.errors import CliError
+from taximeter_worker.settings import Settings
 
 DATABASE = "TAXIMETER_DATABASE_URL"
 BROKER = "TAXIMETER_BROKER_URL"
@@ -25,7 +26,8 @@ def find(data_dir: Path | None, *needed: str) -> dict[str, str]:
     not be one system.
 
     Raises:
-        CliError: One is missing, or is of another kind of server; the sentence says what is wanted.
+        CliError: One is missing.
+        ConfigurationError: One is of another kind of server, or cannot be understood.
     """
     if given():
         missing = [name for name in needed if not os.environ.get(name)]
@@ -35,20 +37,9 @@ def find(data_dir: Path | None, *needed: str) -> dict[str, str]:
                 f"{' and '.join(missing)} must be set too, because {present} is set. To use the embedded instance"
                 " instead, unset all of them."
             )
-        known = {name: os.environ[name] for name in needed}
-        _check_database(known.get(DATABASE, ""))
-        return known
+        return {name: Settings.checked(name, os.environ[name]) for name in needed}
     known = running_instance(data_dir)
     return {name: known[name] for name in needed}
-
-
-def _check_database(url: str) -> None:
-    # what holds no :// is a connection string of libpq's own, such as "host=db dbname=taximeter"
-    if "://" in url and not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
-        raise CliError(
-            f"{DATABASE} must be an address that begins with postgresql://, such as"
-            " postgresql://user:password@host:5432/database; this one begins otherwise."
-        )
 
 
 def given() -> bool:

@@ -110,7 +110,7 @@ class Bar:
 
 @contextlib.contextmanager
 def bar(label: str, total: int | None, *, quiet: bool) -> Iterator[Bar]:
-    """A progress bar on stderr; nothing when ``quiet`` or when stderr is no terminal."""
+    """A progress bar on stderr; nothing when ``quiet`` or when stderr is not a terminal."""
     if quiet or not sys.stderr.isatty():
         yield Bar(None, None)
         return

@@ -17,9 +17,11 @@ def main() -> int:
             f"    pip install 'taximeter[{extra}]'\n"
         )
         return 1
-    from taximeter_cli.app import run
+    from taximeter_cli import streams
+    from taximeter_cli.main import run
 
-    return run()
+    streams.open_streams()
+    return streams.close_streams(run())
 
 
 if __name__ == "__main__":

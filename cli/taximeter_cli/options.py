@@ -34,11 +34,11 @@ JsonLog = Annotated[bool, typer.Option("--json", metavar="", help="Log a JSON ob
 
 def workspace_id(given: str | None) -> str | None:
     """What was given, if it can name a workspace."""
-    from taximeter import names
+    from taximeter import limits
 
-    if given is not None and not re.fullmatch(names.WORKSPACE_ID_PATTERN, given, re.ASCII):
+    if given is not None and not re.fullmatch(limits.WORKSPACE_ID_PATTERN, given, re.ASCII):
         raise typer.BadParameter(
-            f"{given[:140]!r} is no workspace id. An id has 1 to {names.WORKSPACE_ID_MAX} characters of"
+            f"{given[:140]!r} is not a workspace id. An id has 1 to {limits.WORKSPACE_ID_MAX} characters of"
             " A-Z a-z 0-9 . _ : -"
         )
     return given

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from taximeter import names
 from taximeter_cli.errors import UsageError
-from taximeter_db import ledger
-from taximeter_worker.decode import decode_message
+from taximeter_db.ledger.events import Payment
+from taximeter_worker.decode.message import decode_message
 
 
 def build(
@@ -17,17 +18,17 @@ def build(
     amount: str,
     payment_id: str,
     kind: str = "top_up",
-    reference: str | None = None,
+    transaction: Mapping[str, str] | None = None,
     note: str | None = None,
-) -> ledger.Payment:
+) -> Payment:
     """Build the payment as an event and read it as the worker would: one rule book, one fingerprint.
 
     Raises:
-        UsageError: The worker would refuse it; the sentence says why.
+        UsageError: The worker would reject it; the sentence says why.
     """
     data: dict[str, Any] = {"amount": amount, "kind": kind}
-    if reference is not None:
-        data["transaction"] = {"reference": reference}
+    if transaction:
+        data["transaction"] = dict(transaction)
     if note is not None:
         data["note"] = note
     now = time.time_ns() // 1000
@@ -41,6 +42,6 @@ def build(
         "data": data,
     }
     decoded = decode_message(json.dumps(event).encode(), names.CONTENT_TYPE_EVENT, now=now)
-    for refused in decoded.rejected:
-        raise UsageError(f"the payment cannot be booked [{refused.reason}]: {refused.detail}")
+    for rejected in decoded.rejected:
+        raise UsageError(f"the payment cannot be booked [{rejected.reason}]: {rejected.detail}")
     return decoded.payments[0]

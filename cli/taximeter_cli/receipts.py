@@ -9,10 +9,13 @@ from typing import Any
 import msgspec
 from psycopg import Connection
 
+from taximeter.errors import OutOfRangeError, PriceMissingError
+from taximeter.pricing.price_book import PriceBook
+from taximeter.pricing.price_index import PriceTerms, microseconds
 from taximeter_db.money import parse_usd
-from taximeter_db.reading import UsageRow
-from taximeter_worker.pricing import PriceBook, PricingError, explain, load_book
-from taximeter_worker.pricing.book import microseconds
+from taximeter_db.queries.usages import UsageRow
+from taximeter_worker.pricing.loading import load_book
+from taximeter_worker.pricing.receipt import explain
 
 REVISIONS_KEPT = 4
 
@@ -29,14 +32,16 @@ class Receipts:
         try:
             receipt = explain(
                 self._book(conn, row.price_version),
-                row.tool,
-                row.provider,
-                row.model,
-                row.quantities,
-                microseconds(row.occurred_at),
-                row.workspace_id,
+                PriceTerms(
+                    row.tool,
+                    row.provider,
+                    row.model,
+                    row.quantities,
+                    microseconds(row.occurred_at),
+                    row.workspace_id,
+                ),
             )
-        except PricingError:
+        except (PriceMissingError, OutOfRangeError):
             return None
         answer: dict[str, Any] = msgspec.to_builtins(receipt)
         return answer if parse_usd(answer["cost"]) == row.cost else None

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 from psycopg import Connection, sql
 
 from taximeter_db import roles
+from taximeter_db.sql import statements
 
 SUPERUSER: Final = "postgres"
 OWNER: Final = "taximeter"
@@ -23,8 +24,15 @@ OWNER: Final = "taximeter"
 WORKER: Final = "worker"
 DASHBOARD: Final = "dashboard"
 METRICS: Final = "metrics"
-PARTS: Final = {WORKER: roles.WORKER, DASHBOARD: roles.DASHBOARD, METRICS: roles.METRICS}
+GATEWAY: Final = "gateway"
+PARTS: Final = {
+    WORKER: roles.WORKER,
+    DASHBOARD: roles.DASHBOARD,
+    METRICS: roles.METRICS,
+    GATEWAY: roles.GATEWAY,
+}
 """Login of each part and the role whose rights it has."""
+_SQL: Final = statements("roles")
 
 
 def password_below(above: str, login: str) -> str:
@@ -49,22 +57,23 @@ def ensure(connection: Connection[tuple[object, ...]], database: str, superuser_
         database: Name of the owner's database.
         superuser_password: What the logins' passwords are derived from.
     """
-    found = {str(row[0]) for row in connection.execute("SELECT rolname FROM pg_roles").fetchall()}
+    present = roles.existing(connection)
     for role in roles.ROLES:
-        if role not in found:
-            connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
+        if role not in present:
+            roles.create(connection, role)
     owner_password = password_below(superuser_password, OWNER)
     for login, password in [(OWNER, owner_password), *((part, password_below(owner_password, part)) for part in PARTS)]:
-        verb = sql.SQL("ALTER" if login in found else "CREATE")
-        connection.execute(
-            sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(login), sql.Literal(password))
-        )
+        verb = "alter_login" if login in present else "create_login"
+        _execute(connection, verb, role=sql.Identifier(login), password=sql.Literal(password))
     # COPY does not work under row-level security, and the worker books for every workspace anyway.
-    connection.execute(sql.SQL("ALTER ROLE {} BYPASSRLS").format(sql.Identifier(WORKER)))
+    _execute(connection, "exempt", role=sql.Identifier(WORKER))
     for login, role in PARTS.items():
-        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(login)))
-    if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), sql.Identifier(OWNER))
-        )
-    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database)))
+        _execute(connection, "add_member", role=sql.Identifier(role), member=sql.Identifier(login))
+    named = sql.Identifier(database)
+    if not connection.execute(_SQL["has_database"], {"database": database}).fetchone():
+        _execute(connection, "create_database", database=named, owner=sql.Identifier(OWNER))
+    _execute(connection, "close_database", database=named)
+
+
+def _execute(connection: Connection[tuple[object, ...]], name: str, **parts: sql.Composable) -> None:
+    connection.execute(sql.SQL(_SQL[name]).format(**parts))

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from taximeter_cli.embedded.process import spawn, stop_process, tail, wait_until
 from taximeter_cli.errors import EmbeddedError
@@ -58,6 +58,12 @@ class Part:
     orphan_signal: signal.Signals = signal.SIGKILL
 
 
+READY_SECONDS_MAX: Final = 60.0
+"""How long a program may take until it does its work."""
+STOP_SECONDS_MAX: Final = 60.0
+"""How long a program may drain after SIGTERM before it is killed."""
+
+
 class Program:
     """A program of our own as a child process, in a process group of its own.
 
@@ -67,8 +73,6 @@ class Program:
         environment: Called at each start: variables on top of our own environment.
         log: File for its output.
         ready: Whether it does its work; asked until it says yes.
-        ready_seconds_max: How long that may take.
-        stop_seconds_max: How long it may drain after SIGTERM before it is killed.
     """
 
     def __init__(
@@ -79,16 +83,12 @@ class Program:
         environment: Callable[[], Mapping[str, str]],
         log: Path,
         ready: Callable[[], bool] = lambda: True,
-        ready_seconds_max: float = 60.0,
-        stop_seconds_max: float = 60.0,
     ) -> None:
         self._name = name
         self._argv = argv
         self._environment = environment
         self._log = log
         self._ready = ready
-        self._ready_seconds_max = ready_seconds_max
-        self._stop_seconds_max = stop_seconds_max
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -119,7 +119,7 @@ class Program:
             cwd=self._log.parent,
             death_signal=signal.SIGKILL,
         )
-        wait_until(lambda: not self.running or self._ready(), self._ready_seconds_max)
+        wait_until(lambda: not self.running or self._ready(), READY_SECONDS_MAX)
         if not self.running or not self._ready():
             self.stop()
             raise EmbeddedError(f"the {self._name} does not start; the end of {self._log}:\n{tail(self._log, 8)}")
@@ -127,7 +127,7 @@ class Program:
     def stop(self) -> None:
         """Stop the program; it may drain first."""
         if self._process is not None:
-            stop_process(self._process, signal.SIGTERM, timeout_seconds=self._stop_seconds_max, last=signal.SIGKILL)
+            stop_process(self._process, signal.SIGTERM, timeout_seconds=STOP_SECONDS_MAX, last=signal.SIGKILL)
         self.reap()
 
     def reap(self) -> None:

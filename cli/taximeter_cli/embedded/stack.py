@@ -8,20 +8,16 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from taximeter_cli import dashboard
 from taximeter_cli.addresses import MASTER_KEY_FILE, MASTER_KEY_VARIABLES
+from taximeter_cli.commands import dashboard, gateway
 from taximeter_cli.embedded import acl, logins
 from taximeter_cli.embedded import state as states
 from taximeter_cli.embedded.parts import Part, Program
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.process import LOOPBACK, free_port
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE, Valkey
-
-if TYPE_CHECKING:
-    from psycopg import Connection
 
 METRICS = "TAXIMETER_METRICS_URL"
 
@@ -43,15 +39,19 @@ class Stack:
         self._metrics_port = free_port(urlsplit(known.get(METRICS, "")).port)
         self._dashboard_port = free_port(urlsplit(known.get(dashboard.URL, "")).port) if dashboard.installed() else 0
 
+        self._gateway_port = free_port(urlsplit(known.get(gateway.URL, "")).port) if gateway.installed() else 0
+
     def addresses(self) -> dict[str, str]:
         """The addresses for people and tools on this machine, by the variables that name them."""
         page = {dashboard.URL: f"http://{LOOPBACK}:{self._dashboard_port}"} if self._dashboard_port else {}
+        http = {gateway.URL: f"http://{LOOPBACK}:{self._gateway_port}"} if self._gateway_port else {}
         return {
             "TAXIMETER_DATABASE_URL": self.postgres.url(),
             "TAXIMETER_BROKER_URL": self.valkey.url(BROKER_DATABASE),
             "TAXIMETER_REDIS_URL": self.valkey.url(FLAG_DATABASE),
             METRICS: f"http://{LOOPBACK}:{self._metrics_port}/metrics",
             **page,
+            **http,
         }
 
     def parts(self) -> list[Part]:
@@ -63,6 +63,8 @@ class Stack:
         ]
         if self._dashboard_port:
             parts.append(Part("dashboard", self._dashboard()))
+        if self._gateway_port:
+            parts.append(Part("gateway", self._gateway()))
         if self._demo:
             parts.append(Part("demo", self._demo_traffic()))
         return parts
@@ -70,7 +72,7 @@ class Stack:
     def _prepare(self) -> None:
         self._prepare_database()
         if self._demo:
-            from taximeter_cli.demo import remember
+            from taximeter_cli.demo.traffic import remember
 
             remember(self.postgres.socket_url())
 
@@ -81,21 +83,22 @@ class Stack:
         """
         from importlib.resources import files
 
-        from taximeter_db.connect import connection
+        from taximeter_db import schema
+        from taximeter_db.connect import MIGRATIONS, connection
 
         url = self.postgres.socket_url()
         versions = files("taximeter_db").joinpath("migrations", "versions")
         known = ",".join(sorted(file.name for file in versions.iterdir() if file.name.endswith(".py")))
         note = self._folder / "prepared"
-        with connection(url) as conn:
-            if note.exists() and note.read_text(encoding="utf-8") == f"{_revision(conn)} {known}":
+        with connection(url, profile=MIGRATIONS) as conn:
+            if note.exists() and note.read_text(encoding="utf-8") == f"{schema.of_database(conn)} {known}":
                 return
             from taximeter_db.migrate import upgrade
-            from taximeter_worker.pricing import seed
+            from taximeter_worker.pricing.loading import seed
 
             upgrade(url)
             seed(conn)
-            note.write_text(f"{_revision(conn)} {known}", encoding="utf-8")
+            note.write_text(f"{schema.of_database(conn)} {known}", encoding="utf-8")
 
     def _environment(self, login: str = logins.OWNER) -> dict[str, str]:
         """What a part is given: its own database user, and no other's."""
@@ -109,11 +112,11 @@ class Stack:
 
     def _master_key(self) -> dict[str, str]:
         """The master key that payloads are encrypted under, made with the instance; one of our user's own goes before it."""
-        from taximeter_db import master_keys
+        from taximeter_db.crypto import master_keys
 
         if any(os.environ.get(name) for name in MASTER_KEY_VARIABLES):
             return {}
-        return {master_keys.FILE_VARIABLE: str(master_keys.make_file(self._folder / MASTER_KEY_FILE))}
+        return {MASTER_KEY_VARIABLES[1]: str(master_keys.make_file(self._folder / MASTER_KEY_FILE))}
 
     def _worker(self) -> Program:
         return Program(
@@ -133,9 +136,10 @@ class Stack:
     def _dashboard(self) -> Program:
         return Program(
             "dashboard",
-            [sys.executable, "-m", "taximeter_cli.dashboard"],
+            [sys.executable, "-m", "taximeter_cli.commands.dashboard"],
             environment=lambda: {
                 "TAXIMETER_DATABASE_URL": self.postgres.socket_url(role=logins.DASHBOARD),
+                "TAXIMETER_REDIS_URL": self.valkey.url(FLAG_DATABASE, user=acl.DASHBOARD),
                 "PYTHONUNBUFFERED": "1",
                 dashboard.SECRET: dashboard.embedded_secret(self._folder),
                 **self._master_key(),
@@ -146,10 +150,27 @@ class Stack:
             ready=lambda: _answers(f"{self.addresses()[dashboard.URL]}/openapi.json"),
         )
 
+    def _gateway(self) -> Program:
+        return Program(
+            "gateway",
+            [sys.executable, "-m", "taximeter_cli.commands.gateway"],
+            environment=lambda: {
+                "TAXIMETER_DATABASE_URL": self.postgres.socket_url(role=logins.GATEWAY),
+                "TAXIMETER_BROKER_URL": self.valkey.url(BROKER_DATABASE, user=acl.GATEWAY),
+                "TAXIMETER_REDIS_URL": self.valkey.url(FLAG_DATABASE, user=acl.GATEWAY),
+                "PYTHONUNBUFFERED": "1",
+                **gateway.embedded_spool(self._folder),
+                gateway.HOST: LOOPBACK,
+                gateway.PORT: str(self._gateway_port),
+            },
+            log=self._folder / "gateway.log",
+            ready=lambda: _answers(f"{self.addresses()[gateway.URL]}/health"),
+        )
+
     def _demo_traffic(self) -> Program:
         return Program(
             "demo",
-            [sys.executable, "-m", "taximeter_cli.demo"],
+            [sys.executable, "-m", "taximeter_cli.demo.traffic"],
             environment=lambda: {**self._environment(), "TAXIMETER_SPOOL": str(self._folder / "demo-spool")},
             log=self._folder / "demo.log",
         )
@@ -164,11 +185,3 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _revision(conn: Connection[Any]) -> str | None:
-    """Revision of the schema, or None where there is none yet."""
-    if conn.execute("SELECT to_regclass('taximeter.alembic_version')").fetchone() == (None,):
-        return None
-    row = conn.execute("SELECT version_num FROM taximeter.alembic_version").fetchone()
-    return str(row[0]) if row else None

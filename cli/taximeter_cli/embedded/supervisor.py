@@ -19,7 +19,7 @@ from taximeter_cli.errors import EmbeddedError
 BACKOFF_SECONDS_FIRST = 1.0
 BACKOFF_SECONDS_MAX = 30.0
 STEADY_SECONDS = 60.0
-"""A part that ran so long starts its back-off anew."""
+"""The back-off of a part that ran this long starts over."""
 _LOOK_SECONDS = 0.1
 _ORPHAN_SECONDS_MAX = 15.0
 

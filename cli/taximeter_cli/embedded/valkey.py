@@ -19,12 +19,7 @@ from urllib.parse import quote
 from taximeter_cli.embedded import acl
 from taximeter_cli.embedded.accounts import INSTALL_HINT
 from taximeter_cli.embedded.logins import password_below
-from taximeter_cli.embedded.process import (
-    LOOPBACK,
-    SOCKET_PATH_BYTES_MAX,
-    spawn,
-    stop_process,
-)
+from taximeter_cli.embedded.process import LOOPBACK, SOCKET_PATH_BYTES_MAX, spawn, stop_process
 from taximeter_cli.embedded.server import Server
 from taximeter_cli.errors import EmbeddedError
 
@@ -118,12 +113,10 @@ class Valkey(Server):
     def client(self, database: int = FLAG_DATABASE) -> Redis:
         """A client of our own that fails at once instead of trying again."""
         import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
 
-        return redis.Redis.from_url(
-            self.url(database), socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
-        )
+        from taximeter.redis_connection import no_retry
+
+        return redis.Redis.from_url(self.url(database), socket_timeout=5, socket_connect_timeout=5, retry=no_retry())
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self._socket_folder = self._make_socket_folder()

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
 import time
-import uuid
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from psycopg import Connection
 
+from taximeter.errors import OutOfRangeError, PriceMissingError
 from taximeter.names import CONTENT_TYPE_BATCH, CONTENT_TYPE_EVENT
+from taximeter.pricing.price_book import PriceBook
+from taximeter.pricing.price_index import PriceTerms, microseconds
 from taximeter_cli import console, session
+from taximeter_cli.commands.prices.output import show_receipt
 from taximeter_cli.errors import CliError, UsageError
-from taximeter_cli.prices_output import show_receipt
 from taximeter_db.errors import NotFoundError
-from taximeter_db.events import event_key
 from taximeter_db.money import format_usd, to_pico
-from taximeter_worker.decode import Limits, decode_message
-from taximeter_worker.pricing import OutOfRange, PriceBook, PriceMissing, Receipt, load_book
-from taximeter_worker.pricing import explain as make_receipt
-from taximeter_worker.pricing.book import microseconds
+from taximeter_db.queries import usages
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.decode.result import Limits
+from taximeter_worker.pricing.loading import load_book
+from taximeter_worker.pricing.receipt import Receipt
+from taximeter_worker.pricing.receipt import explain as make_receipt
 
 ANY_TIME = Limits(future_seconds_max=10**9)
 """What an event of next year would cost may be asked."""
@@ -67,16 +68,16 @@ def _decoded(body: bytes) -> Iterator[tuple[str, Any]]:
             messages = [(body, CONTENT_TYPE_EVENT)]
         except (msgspec.DecodeError, UnicodeDecodeError):
             messages = [(line, CONTENT_TYPE_EVENT) for line in body.splitlines() if line.strip()]
-    found = False
+    any_event = False
     for message, content_type in messages:
         decoded = decode_message(message, content_type, now=now, limits=ANY_TIME)
         for usage in decoded.usages:
-            found = True
+            any_event = True
             yield usage.event_id, usage
         for rejected in decoded.rejected:
-            found = True
+            any_event = True
             yield rejected.event_id or "an event", f"{rejected.reason}: {rejected.detail}"
-    if not found:
+    if not any_event:
         raise CliError("there is no usage event in it.")
 
 
@@ -84,10 +85,11 @@ def _receipt(book: PriceBook, usage: Any) -> Receipt | str:
     if isinstance(usage, str):
         return usage
     try:
-        return make_receipt(
-            book, usage.tool, usage.provider, usage.model, usage.quantities, usage.occurred_at, usage.workspace_id
+        terms = PriceTerms(
+            usage.tool, usage.provider, usage.model, usage.quantities, usage.occurred_at, usage.workspace_id
         )
-    except (PriceMissing, OutOfRange) as error:
+        return make_receipt(book, terms)
+    except (PriceMissingError, OutOfRangeError) as error:
         return f"{error.reason}: {error}"
 
 
@@ -98,33 +100,19 @@ def booked_receipt(conn: Connection[Any], workspace_id: str, event_id: str) -> R
         NotFoundError: There is no such usage.
         CliError: The receipt does not give the cost that was booked, which must never be.
     """
-    key = uuid.UUID(bytes=event_key(event_id))
-    # The key knows when it was booked: that leaves one or two partitions of the log to search.
-    row = conn.execute(
-        "SELECT tool, provider, model, quantities::text, occurred_at, price_version, cost FROM taximeter.usages"
-        " WHERE workspace_id = %(workspace)s AND event_id = %(event)s"
-        " AND recorded_at >= (SELECT booked_at FROM taximeter.usage_keys"
-        "   WHERE event_key = %(key)s AND workspace_id = %(workspace)s)"
-        " AND recorded_at < (SELECT booked_at + interval '1 hour' FROM taximeter.usage_keys"
-        "   WHERE event_key = %(key)s AND workspace_id = %(workspace)s)",
-        {"workspace": workspace_id, "event": event_id, "key": key},
-    ).fetchone()
-    if row is None:
+    usage = usages.find(conn, workspace_id, event_id)
+    if usage is None:
         raise NotFoundError(f"Workspace {workspace_id} has no booked usage {event_id}. It may wait in quarantine.")
-    tool, provider, model, quantities, occurred_at, price_version, cost = row
     receipt = make_receipt(
-        load_book(conn, abs(price_version)),  # negative where it is an estimate
-        tool,
-        provider,
-        model,
-        jsonlib.loads(quantities, parse_float=Decimal),
-        microseconds(occurred_at),
-        workspace_id,
+        load_book(conn, usage.price_version),
+        PriceTerms(
+            usage.tool, usage.provider, usage.model, usage.quantities, microseconds(usage.occurred_at), workspace_id
+        ),
     )
-    if receipt.cost != format_usd(to_pico(cost)):
+    if receipt.cost != format_usd(usage.cost):
         raise CliError(
-            f"usage {event_id} was booked at {format_usd(to_pico(cost))} USD, but the book's revision {price_version} "
-            f"gives {receipt.cost}. One of the two was tampered with: run `taximeter verify`."
+            f"usage {event_id} was booked at {format_usd(usage.cost)} USD, but the book's revision {usage.price_version}"
+            f" gives {receipt.cost}. One of the two was tampered with: run `taximeter verify`."
         )
     return receipt
 

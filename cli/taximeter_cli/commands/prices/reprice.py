@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,24 @@ from typing import Any
 import typer
 
 from taximeter_cli import console, session
-from taximeter_cli.prices_sources import read_source
+from taximeter_cli.commands.prices.sources import read_source
 from taximeter_db.money import format_usd
-from taximeter_db.prices import PriceError
-from taximeter_worker.pricing import load_book
-from taximeter_worker.pricing.book_file import parse_time
+from taximeter_db.prices.store import PriceError
 from taximeter_worker.pricing.compare import book_of
-from taximeter_worker.rated import Change, Selection, Simulated
-from taximeter_worker.rated import preview as changes
-from taximeter_worker.rated import simulate as simulated
-from taximeter_worker.reprice import post as post_adjustments
+from taximeter_worker.pricing.loading import load_book
+from taximeter_worker.pricing.price_file import parse_time
+from taximeter_worker.tasks.recost import CLOCKS_APART, Change, Selection, Simulated, booked_since
+from taximeter_worker.tasks.recost import preview as changes
+from taximeter_worker.tasks.recost import simulate as simulated
+from taximeter_worker.tasks.reprice import Repricing, wait_until_in_use
+from taximeter_worker.tasks.reprice import post as post_adjustments
 
 
 def selection(since: str, until: str | None, tool: str | None, workspace: str | None) -> Selection:
-    """The usages that the words describe; what is no time is a usage error."""
+    """The usages that the words describe; a malformed time is a usage error."""
     try:
-        return Selection(parse_time(since), None if until is None else parse_time(until), tool, workspace)
+        ahead = max(CLOCKS_APART, dt.timedelta(seconds=session.future_seconds_max()))
+        return Selection(parse_time(since), None if until is None else parse_time(until), tool, workspace, ahead)
     except PriceError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -33,14 +36,14 @@ def preview(chosen: Selection, limit: int, data_dir: Path | None, json: bool) ->
     """Show what repricing would do."""
     with session.database(data_dir) as conn, console.bar("workspaces", None, quiet=json) as bar:
         book = load_book(conn)
-        found = list(changes(conn, chosen, book, bar.at))
+        listed = list(changes(conn, chosen, book, bar.at))
     if json:
         console.emit(
-            {"posted": False, "revision": book.revision, **_total(found), "workspaces": [*map(_object, found)]}
+            {"posted": False, "revision": book.revision, **_total(listed), "workspaces": [*map(_object, listed)]}
         )
         return
-    _table(found, limit)
-    if any(change.usages for change in found):
+    _table(listed, limit)
+    if any(change.usages for change in listed):
         console.say('Nothing was posted. Post it: the same command with --post --reason "…"')
 
 
@@ -49,32 +52,38 @@ def post(chosen: Selection, reason: str, limit: int, data_dir: Path | None, json
     known = session.settings(data_dir)
     with session.booking(known) as conn, console.bar("workspaces", None, quiet=json) as bar:
         book = load_book(conn)
+        in_use_since = wait_until_in_use(conn, book)
         done = list(
             post_adjustments(
                 conn,
-                chosen,
+                Repricing(chosen, reason, session.person()),
                 book,
-                reason=reason,
-                by=session.person(),
                 publish=lambda states: session.write_flags(known, conn, states),
                 progress=bar.at,
             )
         )
-    found = [posted.change for posted in done]
+        late = booked_since(conn, chosen, book.revision, in_use_since)
+    listed = [posted.change for posted in done]
     if json:
         rows = [{**_object(posted.change), "payment_id": posted.payment_id} for posted in done]
         run = done[0].repricing if done else None
-        total = {"posted": True, "repricing": run, "revision": book.revision, **_total(found)}
+        total = {"posted": True, "repricing": run, "revision": book.revision, "late": late, **_total(listed)}
         console.emit({**total, "workspaces": rows})
         return
-    _table(found, limit, posted=True)
+    _table(listed, limit, posted=True)
     if done:
         console.say(f"Posted as repricing {done[0].repricing}; in SQL: taximeter.repricing_log and repriced_usages.")
+    if late:
+        console.note(
+            f"{console.counted(late, 'usage')} of the selection were booked meanwhile under an older revision and may be left out:"
+            f" a worker does not use revision {book.revision} yet. Run this again once taximeter_price_book_revision is"
+            f" {book.revision} for every worker."
+        )
 
 
-def _table(found: Sequence[Change], limit: int, *, posted: bool = False) -> None:
-    changed = [change for change in found if change.usages]
-    total = _total(found)
+def _table(listed: Sequence[Change], limit: int, *, posted: bool = False) -> None:
+    changed = [change for change in listed if change.usages]
+    total = _total(listed)
     if not changed:
         console.say("Nothing to adjust: every usage costs what the present book says.")
     else:
@@ -113,16 +122,16 @@ def _row(change: Change, posted: bool) -> list[object]:
     return [*row, status, apart]
 
 
-def _total(found: Sequence[Change]) -> dict[str, Any]:
-    old, new = sum(change.old for change in found), sum(change.new for change in found)
+def _total(listed: Sequence[Change]) -> dict[str, Any]:
+    old, new = sum(change.old for change in listed), sum(change.new for change in listed)
     return {
-        "usages": sum(change.usages for change in found),
-        "unpriced": sum(change.unpriced for change in found),
+        "usages": sum(change.usages for change in listed),
+        "unpriced": sum(change.unpriced for change in listed),
         "old": format_usd(old),
         "new": format_usd(new),
         "difference": format_usd(old - new),
-        "flips": sum(change.flips for change in found),
-        "would_have_differed": sum(change.apart > 0 for change in found),
+        "flips": sum(change.flips for change in listed),
+        "would_have_differed": sum(change.apart > 0 for change in listed),
     }
 
 
@@ -148,25 +157,26 @@ def simulate(source: str, chosen: Selection, limit: int, data_dir: Path | None, 
     other = read_source(source, data_dir)
     book = book_of(other.prices, other.aliases)
     with session.database(data_dir) as conn, console.bar("workspaces", None, quiet=json) as bar:
-        found = list(simulated(conn, chosen, book, bar.at))
+        simulations = list(simulated(conn, chosen, book, bar.at))
     tools = [
-        _sum(tool, (line for line in found if line.tool == tool)) for tool in sorted({line.tool for line in found})
+        _sum(tool, (line for line in simulations if line.tool == tool))
+        for tool in sorted({line.tool for line in simulations})
     ]
-    total = _sum("all tools", found)
+    total = _sum("all tools", simulations)
     if json:
-        lines = [_line(line) for line in found]
+        lines = [_line(line) for line in simulations]
         by_tool = [_line(line) for line in tools]
         console.emit({"book": other.name, "total": _line(total), "tools": by_tool, "workspaces": lines})
         return
-    if not found:
+    if not simulations:
         console.say("There are no usages in that time.")
         return
     columns = ("Workspace", "Tool", "Usages", "Cost", "Would cost", "Difference", "Without price")
-    shown = [*found[:limit], *tools, total]
+    shown = [*simulations[:limit], *tools, total]
     rows = ([line.workspace_id, line.tool, f"{line.usages:,}", *_amounts(line), line.unpriced or ""] for line in shown)
     console.table(columns, rows, right=columns[2:])
-    if len(found) > limit:
-        console.say(f"{len(found) - limit:,} more rows: all of them with --json.")
+    if len(simulations) > limit:
+        console.say(f"{len(simulations) - limit:,} more rows: all of them with --json.")
     if total.unpriced:
         console.say(f"{total.unpriced:,} usages have no price in {other.name}; they are left out of both sums.")
 

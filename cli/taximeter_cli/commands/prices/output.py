@@ -9,9 +9,9 @@ from typing import Any
 
 from taximeter_cli import console
 from taximeter_db.money import exact_text
-from taximeter_db.prices import Entry, grouped, since, utc_text, value_text
-from taximeter_db.prices_change import ImportPlan
-from taximeter_worker.pricing.book_file import price_object
+from taximeter_db.prices.changes import ImportPlan
+from taximeter_db.prices.store import Entry, grouped, since, utc_text, value_text
+from taximeter_worker.pricing.price_file import price_object
 from taximeter_worker.pricing.receipt import Receipt, ReceiptLine
 
 SHOWN_MAX = 20
@@ -48,8 +48,8 @@ def show_plan(plan: ImportPlan, notes: Sequence[str], *, dry_run: bool, blocked:
         console.say("A dry run: nothing was written.")
     elif blocked:
         console.note(
-            "taximeter: nothing was imported, because a part was refused. Mend the file, or say --backdated if it means"
-            " to change times for which prices were already in force."
+            "taximeter: nothing was imported, because a part was refused. Correct the file, or give --backdated if"
+            " it is meant to change times for which prices were already in force."
         )
     else:
         console.say(f"The book is at revision {plan.revision}.")
@@ -80,7 +80,7 @@ def with_decimal(exact: str) -> str:
 
 
 def show_receipt(receipt: Receipt) -> None:
-    """A receipt that can be computed again by hand."""
+    """A receipt with all that a reader needs to check it."""
     who = " · ".join(part for part in (receipt.tool, receipt.provider, receipt.model) if part)
     console.say(f"{who} · {receipt.occurred_at} · price book revision {receipt.price_version}")
     rows = [_receipt_row(line) for line in receipt.lines]
@@ -112,4 +112,4 @@ def _receipt_row(line: ReceiptLine) -> list[str]:
 
 
 def _since(start: str | None) -> str:
-    return "since ever" if start is None else f"from {start}"
+    return "from the beginning" if start is None else f"from {start}"

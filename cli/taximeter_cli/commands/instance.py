@@ -14,7 +14,7 @@ import typer
 
 from taximeter_cli import console
 from taximeter_cli.addresses import running_instance
-from taximeter_cli.dashboard import URL, sign_in_link
+from taximeter_cli.commands.dashboard import URL, sign_in_link
 from taximeter_cli.embedded import state as states
 from taximeter_cli.options import DataDir, Json
 
@@ -24,6 +24,7 @@ _LABELS = {
     "TAXIMETER_REDIS_URL": "Flags (Redis)",
     "TAXIMETER_METRICS_URL": "Metrics",
     "TAXIMETER_DASHBOARD_URL": "AI Tracking",
+    "TAXIMETER_GATEWAY_URL": "Gateway",
 }
 
 
@@ -48,7 +49,7 @@ def up(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run the whole system on this machine: PostgreSQL, Valkey, worker and metrics.
+    """Run the whole system on this machine: PostgreSQL, Valkey, worker, page and gateway.
 
     Everything is kept in the data directory. Ctrl-C stops all of it in order; the data stays for the next start.
     """

@@ -9,9 +9,10 @@ import msgspec
 
 from taximeter_cli import session
 from taximeter_cli.errors import UsageError
-from taximeter_db.prices import Price, read_aliases
-from taximeter_worker.pricing import BookFileError, load_book
-from taximeter_worker.pricing.book_file import FORMAT, read_book
+from taximeter_db.prices.store import Price, read_aliases
+from taximeter_worker.pricing.errors import BookFileError
+from taximeter_worker.pricing.loading import load_book, stored_entries
+from taximeter_worker.pricing.price_file import FORMAT, read_book
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 BOOK, GENAI, LITELLM = "book", "genai-prices", "litellm"
@@ -37,12 +38,14 @@ def read_source(name: str, data_dir: Path | None = None) -> Source:
     if name == GENAI:
         from taximeter_worker.pricing.genai_catalogue import read_catalogue
 
-        found = read_catalogue()
-        return Source(found.source, found.prices, {GENAI: found.aliases}, found.notes, GENAI)
+        catalogue = read_catalogue()
+        return Source(catalogue.source, catalogue.prices, {GENAI: catalogue.aliases}, catalogue.notes, GENAI)
     if name == BOOK and not Path(name).exists():
         with session.database(data_dir) as conn:
             book = load_book(conn)
-            return Source(f"the book's revision {book.revision}", [*book.entries()], read_aliases(conn, book.revision))
+            return Source(
+                f"the book's revision {book.revision}", [*stored_entries(book)], read_aliases(conn, book.revision)
+            )
     path = Path(name)
     text = _read(path)
     if FORMAT.encode() not in text[:200] and b"litellm_provider" in text:
@@ -55,13 +58,13 @@ def read_catalogue_file(path: Path) -> Source:
     """Read litellm's published JSON."""
     from taximeter_worker.pricing.litellm_catalogue import read_catalogue
 
-    found = read_catalogue(_read(path), path.name)
-    return Source(found.source, found.prices, {}, found.notes, LITELLM)
+    catalogue = read_catalogue(_read(path), path.name)
+    return Source(catalogue.source, catalogue.prices, {LITELLM: catalogue.aliases}, catalogue.notes, LITELLM)
 
 
 def _read(path: Path) -> bytes:
     if not path.is_file():
         raise UsageError(f"there is no file {path}. Give {GENAI}, or a file that `taximeter prices export` wrote.")
     if path.stat().st_size > FILE_BYTES_MAX:
-        raise BookFileError(f"{path} is larger than {FILE_BYTES_MAX // 1024 // 1024} MiB: that is no price file.")
+        raise BookFileError(f"{path} is larger than {FILE_BYTES_MAX // 1024 // 1024} MiB: that is not a price file.")
     return path.read_bytes()

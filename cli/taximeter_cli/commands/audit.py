@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taximeter_cli import console
-from taximeter_cli.errors import CliError, UsageError
+from taximeter_cli.errors import UsageError
 from taximeter_cli.options import DataDir, Json
+from taximeter_cli.settings import Settings
+from taximeter_db.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from taximeter_db.verify import Report
+    from taximeter_db.audit.verify import Report
 
 CONNECTIONS_MAX = 4
 """Connections that verify keeps busy, at most: it should leave something to those who book."""
@@ -34,8 +36,8 @@ def verify(
 ) -> None:
     """Recompute every balance, number and hash chain from the log and compare; exit code 1 when something does not agree."""
     from taximeter_cli import session
-    from taximeter_db import verify as audit
-    from taximeter_db.checkpoint import read
+    from taximeter_db.audit import verify as audit
+    from taximeter_db.audit.checkpoint import read
 
     if since and checkpoint is None:
         raise UsageError("--since-checkpoint needs --checkpoint FILE.")
@@ -78,8 +80,10 @@ def checkpoint(
     The key that signs is in TAXIMETER_CHECKPOINT_KEY, or in the file that TAXIMETER_CHECKPOINT_KEY_FILE names.
     """
     from taximeter_cli import session
-    from taximeter_db.checkpoint import make
+    from taximeter_db.audit.checkpoint import make
 
+    if not file.name or file.is_dir():
+        raise UsageError(f"{str(file)!r} is a directory: name a file.")
     key = _key()
     draft = file.with_name(f"{file.name}.part")
     with session.database(data_dir) as conn:
@@ -105,12 +109,16 @@ def checkpoint(
 
 def _key() -> bytes:
     """The key that signs checkpoints."""
-    given, name = os.environ.get(KEY), os.environ.get(f"{KEY}_FILE")
-    if name and not given:
-        given = Path(name).read_text(encoding="utf-8").strip()
-    if not given:
-        raise CliError(
+    settings = Settings.from_env()
+    key = settings.checkpoint_key.encode()
+    if settings.checkpoint_key_file:
+        try:
+            key = Path(settings.checkpoint_key_file).read_bytes().strip()
+        except OSError as error:
+            raise ConfigurationError(f"{KEY}_FILE names a file that cannot be read: {error.strerror}.") from error
+    if not key:
+        raise ConfigurationError(
             f"{KEY} is not set. Set it, or {KEY}_FILE, to a secret of your own that is kept outside of the database,"
             " such as the output of `openssl rand -base64 32`."
         )
-    return given.encode()
+    return key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import secrets
 import signal
@@ -15,11 +14,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from taximeter_cli import addresses
+from taximeter_cli import addresses, odd_variables
+from taximeter_cli.console import clean
 from taximeter_cli.embedded import state as states
 from taximeter_cli.errors import CliError
 from taximeter_cli.options import DataDir, JsonLog
-from taximeter_db import json_lines
+from taximeter_db import json_logs
 
 SECRET: Final = "TAXIMETER_DASHBOARD_SECRET"  # noqa: S105 - the name of a variable
 URL: Final = "TAXIMETER_DASHBOARD_URL"
@@ -48,8 +48,8 @@ def embedded_secret(folder: Path) -> str:
 
 def sign_in_link(folder: Path, known: Mapping[str, str]) -> str:
     """A link that signs the owner of an embedded instance in, once; `known` are its addresses."""
+    from taximeter_dashboard.auth.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
     from taximeter_dashboard.settings import Settings
-    from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 
     viewer = Viewer("owner", "Owner", {EVERY_WORKSPACE: OWNER})
     settings = Settings(database_url=known[addresses.DATABASE], dashboard_secret=embedded_secret(folder))
@@ -63,14 +63,17 @@ def dashboard(
     json: JsonLog = False,
 ) -> None:
     """Serve the AI Tracking page and the JSON API. docs/dashboard.md describes its settings."""
+    odd_variables.tell(as_json=json)
     known = addresses.find(data_dir, addresses.DATABASE)
+    if not addresses.given():
+        known |= addresses.find(data_dir, addresses.REDIS)
     environment = {**os.environ, **(known if addresses.given() else addresses.as_part(known, "dashboard"))}
     folder = states.data_folder(data_dir)
     if not environment.get(SECRET) and not os.environ.get(addresses.DATABASE):
         environment[SECRET] = embedded_secret(folder)
     environment |= addresses.master_key(folder, environment)
     if json:
-        environment[json_lines.VARIABLE] = json_lines.JSON
+        environment[json_logs.VARIABLE] = json_logs.JSON
     if host is not None:
         environment["TAXIMETER_DASHBOARD_HOST"] = host
     if port is not None:
@@ -82,32 +85,26 @@ def serve(environment: Mapping[str, str]) -> None:
     """Serve until SIGINT or SIGTERM, which end the process with exit code 0.
 
     Raises:
-        CliError: A setting makes no sense, a package is missing, or the port is taken.
+        ConfigurationError: A setting makes no sense.
+        CliError: A package is missing, or the port is taken.
     """
     try:
         import uvicorn
 
         from taximeter_dashboard.app import create_app
-        from taximeter_dashboard.errors import SettingError
         from taximeter_dashboard.settings import Settings
-        from taximeter_db import master_keys
-        from taximeter_db.errors import MasterKeyError
     except ModuleNotFoundError as error:
         raise CliError(
             f"{error.name} is not installed. Install the page with: pip install 'taximeter[dashboard]'."
         ) from error
+    from taximeter_cli import held
     from taximeter_cli.receipts import Receipts
 
-    try:
-        settings = Settings.from_env(environment)
-        app: Any = create_app(settings, Receipts(), master_keys.from_env(environment))
-    except (SettingError, MasterKeyError) as error:
-        raise CliError(str(error)) from error
-    as_json = environment.get(json_lines.VARIABLE, json_lines.TEXT) == json_lines.JSON
+    settings = Settings.from_env(environment)
+    app: Any = create_app(settings, Receipts(), settings.masters, held.reader(settings.redis_url))
+    as_json = settings.log_format == json_logs.JSON
     if as_json:
-        handler = logging.StreamHandler()
-        handler.setFormatter(json_lines.JsonLines())
-        logging.basicConfig(level=logging.WARNING, handlers=[handler])
+        json_logs.start()
     listener = _listen(settings.dashboard_host, settings.dashboard_port)
     config = uvicorn.Config(
         app,
@@ -134,9 +131,10 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, TypeError, UnicodeError) as error:  # the latter for a host that cannot be encoded
         listener.close()
-        raise CliError(f"Port {port} of {host} cannot be had: {error.strerror}. Choose another with --port.") from error
+        why = getattr(error, "strerror", None) or "this is not the name of a host"
+        raise CliError(f"Port {port} of {clean(host)} cannot be had: {why}. Choose another with --port.") from error
     return listener
 
 

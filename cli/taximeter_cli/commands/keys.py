@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from taximeter_cli import console
@@ -13,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="The master keys under which inputs
 @app.command("new")
 def new(json: Json = False) -> None:
     """Print a new master key. Keep a copy apart from the database's backups: without it no contents can be read."""
-    from taximeter_db import master_keys
+    from taximeter_db.crypto import master_keys
 
     key = master_keys.new()
     if json:
@@ -26,11 +28,11 @@ def new(json: Json = False) -> None:
 def show(data_dir: DataDir = None, json: Json = False) -> None:
     """Show which master keys are in use, by name, and which are known here."""
     from taximeter_cli import session
-    from taximeter_db import erasing
+    from taximeter_db.crypto import rotation
 
     masters = session.masters(data_dir)
     with session.database(data_dir) as conn:
-        used = erasing.names(conn)
+        used = rotation.names(conn)
     names = sorted({*used, masters.current}, key=lambda name: (name != masters.current, name))
     if json:
         console.emit(
@@ -57,11 +59,11 @@ def rotate(data_dir: DataDir = None, json: Json = False) -> None:
     Give the new key first and the old ones after it, run this, and take the old ones away. Contents are not touched.
     """
     from taximeter_cli import session
-    from taximeter_db import erasing
+    from taximeter_db.crypto import rotation
 
     masters = session.masters(data_dir)
     with session.database(data_dir) as conn:
-        done = erasing.rotate(conn, masters)
+        done = rotation.rotate(conn, masters)
     if json:
         console.emit(done)
     else:
@@ -70,3 +72,25 @@ def rotate(data_dir: DataDir = None, json: Json = False) -> None:
             console.note(f"{console.counted(done.locked, 'data key')} stayed: their master keys are not given here.")
     if done.locked:
         raise typer.Exit(1)
+
+
+@app.command("abandon")
+def abandon(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, as `keys list` shows it.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Let workers start without a master key that is lost; what was encrypted under it stays unreadable."""
+    from taximeter_cli import session
+    from taximeter_db.crypto import key_register
+
+    with session.database(data_dir) as conn:
+        if not yes:
+            question = f"Go on without the master key {name}? What was encrypted under it can only be read with it."
+            typer.confirm(question, abort=True, err=True)
+        key_register.abandon(conn, name)
+    if json:
+        console.emit({"name": name, "abandoned": True})
+    else:
+        console.say(f"Workers may start without {name}. The next one registers its own current master key.")

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from taximeter_cli import console, session
-from taximeter_cli.prices_output import entry_rows, show_plan
-from taximeter_cli.prices_sources import read_catalogue_file, read_source
-from taximeter_db.prices import Entry, Price, Target, read_aliases
-from taximeter_db.prices_change import import_prices, in_force
-from taximeter_worker.pricing import load_book
-from taximeter_worker.pricing.book_file import price_object, write_book
+from taximeter_cli.commands.prices.output import entry_rows, show_plan
+from taximeter_cli.commands.prices.sources import Source, read_catalogue_file, read_source
+from taximeter_db.prices.changes import ImportTerms, import_prices, in_force
+from taximeter_db.prices.store import Entry, Price, Target, read_aliases
+from taximeter_worker.pricing.loading import load_book, stored_entries
+from taximeter_worker.pricing.price_file import price_object, write_book
 
 COLUMNS = ("Tool", "Provider", "Model", "Workspace", "Unit", "Price in USD", "Since", "Revision", "Source")
 
@@ -26,9 +26,9 @@ def list_prices(names: Names, unit: str | None, history: bool, limit: int, data_
         book = load_book(conn)
     now = dt.datetime.now(dt.UTC)
     versions: dict[tuple[Target, str], list[Entry]] = {}
-    for entry in book.entries():
+    for entry in stored_entries(book):
         asked = zip((*names, unit), (*entry.target[:3], entry.unit), strict=True)
-        if all(wanted is None or wanted == found for wanted, found in asked):
+        if all(wanted is None or wanted == value for wanted, value in asked):
             versions.setdefault((entry.target, entry.unit), []).append(entry)
     shown: list[Entry] = []
     for entries in versions.values():
@@ -54,30 +54,19 @@ def _before(entry: Price, other: Price) -> bool:
     return entry.effective_from is None or entry.effective_from < other.effective_from
 
 
-def import_book(
-    source: str,
-    file: Path | None,
-    dry_run: bool,
-    backdated: bool,
-    correct: bool,
-    data_dir: Path | None,
-    json: bool,
-) -> bool:
-    """Import a catalogue or a price file; False if a part of the file was refused."""
-    found = read_catalogue_file(file) if file is not None else read_source(source)
+def offered_by(source: str, file: Path | None, *, backdated: bool, correct: bool) -> tuple[Source, ImportTerms]:
+    """What a catalogue or a price file offers, and on which terms."""
+    offered = read_catalogue_file(file) if file is not None else read_source(source)
+    terms = ImportTerms(f"import {offered.name}", offered.catalogue, backdated=backdated, correct=correct)
+    return offered, terms
+
+
+def import_book(offered: Source, terms: ImportTerms, dry_run: bool, data_dir: Path | None, json: bool) -> bool:
+    """Import what is offered; False if a part of a file was refused."""
     with session.database(data_dir) as conn:
-        plan = import_prices(
-            conn,
-            found.prices,
-            found.aliases,
-            reason=f"import {found.name}",
-            catalogue=found.catalogue,
-            backdated=backdated,
-            correct=correct,
-            dry_run=dry_run,
-        )
-    blocked = found.catalogue is None and bool(plan.refused)
-    show_plan(plan, found.notes, dry_run=dry_run, blocked=blocked, json=json)
+        plan = import_prices(conn, offered.prices, offered.aliases, terms, dry_run=dry_run)
+    blocked = offered.catalogue is None and bool(plan.refused)
+    show_plan(plan, offered.notes, dry_run=dry_run, blocked=blocked, json=json)
     return not blocked
 
 
@@ -85,7 +74,7 @@ def export(file: Path | None, data_dir: Path | None, json: bool) -> None:
     """Write the whole book to a file or to stdout."""
     with session.database(data_dir) as conn:
         book = load_book(conn)
-        entries = [*book.entries()]
+        entries = stored_entries(book)
         text = write_book(entries, read_aliases(conn, book.revision))
     if file is None:
         sys.stdout.write(text)

@@ -10,8 +10,9 @@ import msgspec
 
 from taximeter_cli import console, session
 from taximeter_db import quarantine
-from taximeter_worker.decode import Limits, decode_message
-from taximeter_worker.pricing import load_book
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.decode.result import Limits
+from taximeter_worker.pricing.loading import load_book
 
 CHUNK_ENTRIES = 500
 
@@ -32,12 +33,11 @@ def show(data_dir: Path | None, json: bool) -> None:
     """Show them, most events first; those that have a price by now are booked by a worker within a minute."""
     found: dict[tuple[str, str | None, str | None, str], Missing] = {}
     who: dict[tuple[str, str | None, str | None, str], set[str]] = {}
-    waiting = ready = after = 0
+    waiting = ready = 0
     now = time.time_ns() // 1000
     with session.database(data_dir) as conn:
         book = load_book(conn)
-        while entries := quarantine.find(conn, reason="price_missing", after=after, limit=CHUNK_ENTRIES):
-            after = entries[-1].id
+        for entries in quarantine.pages(conn, reason="price_missing"):
             for entry in entries:
                 waiting += 1
                 usages = decode_message(entry.event, entry.content_type, now=now, limits=Limits()).usages

@@ -13,57 +13,28 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from psycopg import Connection
+from sqlalchemy import bindparam, update
 
 from taximeter import names
+from taximeter.pricing.price_book import PriceBook
 from taximeter_cli import payments
-from taximeter_db import ledger, rollups
-from taximeter_db.events import Outcome, Policy, Usage, WorkspaceState
-from taximeter_worker.decode import decode_message
-from taximeter_worker.pricing import PriceBook, load_book
+from taximeter_db.core import Statement
+from taximeter_db.ledger import booking, rollups
+from taximeter_db.ledger.context import BookingContext
+from taximeter_db.ledger.events import Outcome, Policy, Usage, WorkspaceState
+from taximeter_db.models.flags import LedgerState
+from taximeter_db.sql import statements
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.pricing.loading import load_book
 
 DAYS: Final = 42
 _SINGLY: Final = dt.timedelta(days=1)
 """How much of the newest past is booked a few minutes at a time; what lies before, two hours at a time."""
 _PAUSE: Final = dt.timedelta(hours=5)
 _BUSY_HOURS: Final = (1, 1, 1, 1, 1, 2, 4, 8, 14, 18, 18, 14, 12, 16, 18, 17, 14, 9, 6, 4, 3, 2, 2, 1)
-_SET_CLOCK: Final = """
-CREATE SCHEMA taximeter_demo;
-CREATE FUNCTION taximeter_demo.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
-    AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
-CREATE FUNCTION taximeter_demo.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
-    AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
-CREATE FUNCTION taximeter_demo.now() RETURNS timestamptz LANGUAGE sql STABLE
-    AS $$ SELECT pg_catalog.current_setting('taximeter_demo.now')::timestamptz $$;
-ALTER TABLE taximeter.usage_keys ALTER COLUMN booked_at SET DEFAULT taximeter_demo.now();
--- recorded_at never lies before updated_at
-ALTER TABLE taximeter.workspaces ALTER COLUMN updated_at SET DEFAULT taximeter_demo.now();
-SET LOCAL search_path = taximeter_demo, taximeter, pg_catalog;
-"""
-_END_CLOCK: Final = """
-SET LOCAL search_path = taximeter, pg_catalog;
-ALTER TABLE taximeter.usage_keys ALTER COLUMN booked_at SET DEFAULT pg_catalog.now();
-ALTER TABLE taximeter.workspaces ALTER COLUMN updated_at SET DEFAULT pg_catalog.now();
-DROP SCHEMA taximeter_demo CASCADE;
-"""
-# What taximeter.ensure_partitions does ahead, for the time before.
-_PARTITION_BEFORE: Final = """
-DO $$
-DECLARE
-    since timestamptz := pg_catalog.current_setting('taximeter_demo.since')::timestamptz;
-    until timestamptz;
-    parent text;
-BEGIN
-    SELECT min(starts_at) INTO until FROM taximeter.usage_partitions;
-    IF since < until THEN
-        FOREACH parent IN ARRAY ARRAY['usages', 'usage_payloads'] LOOP
-            EXECUTE format('CREATE TABLE taximeter.%I PARTITION OF taximeter.%I FOR VALUES FROM (%L) TO (%L)',
-                           parent || '_before', parent, since, until);
-            PERFORM taximeter.make_append_only(parent || '_before');
-        END LOOP;
-        INSERT INTO taximeter.usage_partitions VALUES (since, until);
-    END IF;
-END $$
-"""
+_CLOCK: Final = statements("demo_clock")
+_SETTINGS: Final = statements("session")["transaction_settings"]
+_STATUS_CHANGES_SINCE: Final = Statement(update(LedgerState).values(status_changes_since=bindparam("since")))
 
 
 class Habit(NamedTuple):
@@ -96,54 +67,71 @@ _EXTRAS: Final = (
 )
 
 
-def fill(
-    conn: Connection[Any],
-    habits: Mapping[str, Habit],
-    make: Make,
-    policy: Policy,
-    now: dt.datetime,
-    *,
-    days: int = DAYS,
-    seed: int = 7,
-) -> list[WorkspaceState]:
+class Plan(NamedTuple):
+    """What past to invent.
+
+    Attributes:
+        habits: By workspace.
+        make: Makes a usage: an object with the fields of ``Meter.record``'s arguments and ``_asdict``.
+        policy: The limits of new workspaces.
+        days: How long the past is.
+        seed: The same one makes the same past.
+    """
+
+    habits: Mapping[str, Habit]
+    make: Make
+    policy: Policy
+    days: int = DAYS
+    seed: int = 7
+
+
+def fill(conn: Connection[Any], plan: Plan, now: dt.datetime) -> list[WorkspaceState]:
     """Book a past for workspaces that were never seen; returns their states, none if one of them was.
 
     Args:
         conn: From `booking_connection`, as the owner of the tables.
-        habits: By workspace.
-        make: Makes a usage: an object with the fields of ``Meter.record``'s arguments and ``_asdict``.
-        policy: The limits of new workspaces.
+        plan: What to invent.
         now: Where the past ends.
-        days: How long it is.
-        seed: The same one makes the same past.
 
     Raises:
         psycopg.Error: The database did not let it; nothing was changed.
     """
-    if ledger.read_states(conn, habits):
+    if booking.read_states(conn, plan.habits):
         return []
-    past = Past(conn, load_book(conn), make, policy, random.Random(seed))  # noqa: S311 - invents, protects nothing
-    start = (now - dt.timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
+    past = Past(conn, load_book(conn), plan)
+    whole = dt.timedelta(days=plan.days)
+    start = (now - whole).replace(minute=0, second=0, microsecond=0)
     with conn.transaction():
-        conn.execute("SELECT set_config('taximeter_demo.since', %s, true)", [start.isoformat()])
-        conn.execute(_PARTITION_BEFORE, prepare=False)
-        conn.execute(_SET_CLOCK, prepare=False)
-        conn.execute("UPDATE taximeter.ledger_state SET status_changes_since = %s", [start])
-        for name, habit in habits.items():
-            past.pay(start, name, habit.first, "the first top-up of the demonstration", f"demo-first-{name}")
+        _set(conn, "taximeter_demo.since", start)
+        conn.execute(_CLOCK["partition_before"], prepare=False)
+        conn.execute(_CLOCK["set"], prepare=False)
+        _STATUS_CHANGES_SINCE.run(conn, since=start)
+        for workspace, habit in plan.habits.items():
+            past.pay(
+                start,
+                workspace,
+                habit.first,
+                "the first top-up of the demonstration",
+                payment_id=f"demo-first-{workspace}",
+            )
         extras = list(_EXTRAS)
         for begin, width in _steps(start, now):
-            while extras and begin >= start + dt.timedelta(days=days) * extras[0].after:
+            while extras and begin >= start + whole * extras[0].after:
                 extra = extras.pop(0)
-                past.pay(begin, list(habits)[extra.place], extra.amount, extra.note, kind=extra.kind)
-            past.live(begin, width, habits)
-        conn.execute(_END_CLOCK, prepare=False)
-    for name in habits:
+                past.pay(begin, list(plan.habits)[extra.place], extra.amount, extra.note, kind=extra.kind)
+            past.live(begin, width)
+        conn.execute(_CLOCK["reset"], prepare=False)
+    for workspace in plan.habits:
         while True:
-            reached, count = rollups.advance(conn, name)
+            reached, count = rollups.advance(conn, workspace)
             if reached >= count:
                 break
     return list(past.states.values())
+
+
+def _set(conn: Connection[Any], setting: str, moment: dt.datetime) -> None:
+    """A setting of the transaction."""
+    conn.execute(_SETTINGS, {"names": [setting], "values": [moment.isoformat()]})
 
 
 def _steps(start: dt.datetime, now: dt.datetime) -> Iterator[tuple[dt.datetime, dt.timedelta]]:
@@ -157,11 +145,10 @@ def _steps(start: dt.datetime, now: dt.datetime) -> Iterator[tuple[dt.datetime, 
 class Past:
     """Books step by step, and remembers who is off and since when."""
 
-    def __init__(
-        self, conn: Connection[Any], book: PriceBook, make: Make, policy: Policy, chance: random.Random
-    ) -> None:
+    def __init__(self, conn: Connection[Any], book: PriceBook, plan: Plan) -> None:
         self.states: dict[str, WorkspaceState] = {}
-        self._conn, self._book, self._make, self._policy, self._chance = conn, book, make, policy, chance
+        self._conn, self._book, self._plan = conn, book, plan
+        self._chance = random.Random(plan.seed)  # noqa: S311 - invents, protects nothing
         self._off_since: dict[str, dt.datetime] = {}
         self._owed: dict[str, float] = {}
 
@@ -171,6 +158,7 @@ class Past:
         workspace: str,
         amount: str,
         note: str,
+        *,
         payment_id: str | None = None,
         kind: str = "top_up",
     ) -> None:
@@ -178,14 +166,15 @@ class Past:
         payment_id = payment_id or f"demo-{workspace}-{kind}-{moment:%Y%m%d%H%M}"
         # What the live demonstration would book again on its first start must be the same payment.
         bare = kind != "top_up" or payment_id.startswith("demo-first")
-        reference = None if bare else f"pi_{self._chance.getrandbits(48):012x}"
-        payment = payments.build(workspace, amount, payment_id, kind, reference, note)
+        transaction = None if bare else {"reference": f"pi_{self._chance.getrandbits(48):012x}"}
+        payment = payments.build(workspace, amount, payment_id, kind, transaction, note)
         payment.occurred_at = _microseconds(moment)
         self._set(moment)
-        self._note(ledger.book(self._conn, (), [payment], policy=self._policy))
+        self._note(booking.book(self._conn, (), [payment], context=BookingContext(policy=self._plan.policy)))
 
-    def live(self, begin: dt.datetime, width: dt.timedelta, habits: Mapping[str, Habit]) -> None:
+    def live(self, begin: dt.datetime, width: dt.timedelta) -> None:
         """What happens from a moment on, for as long as `width`."""
+        habits = self._plan.habits
         for name, habit in habits.items():
             state = self.states[name]
             if habit.refill_at is not None and state.balance < habit.refill_at:
@@ -206,10 +195,10 @@ class Past:
     def use(self, moment: dt.datetime, workspaces: Sequence[str]) -> None:
         """Book a usage at a moment for each workspace that is named, as often as it is."""
         usages = [self._usage(name, moment) for name in workspaces]
-        for refused in self._book.price_all(usages):
-            usages.remove(refused[0])
+        for unpriced in self._book.price_all(usages):
+            usages.remove(unpriced[0])
         self._set(moment)
-        self._note(ledger.book(self._conn, usages, policy=self._policy))
+        self._note(booking.book(self._conn, usages, context=BookingContext(policy=self._plan.policy)))
 
     def _count(self, name: str, habit: Habit, begin: dt.datetime, width: dt.timedelta) -> int:
         share = _BUSY_HOURS[begin.hour] / sum(_BUSY_HOURS) * (width / dt.timedelta(hours=1))
@@ -221,7 +210,7 @@ class Past:
         return int(owed)
 
     def _usage(self, workspace: str, moment: dt.datetime) -> Usage:
-        made = self._make(self._chance)._asdict()
+        made = self._plan.make(self._chance)._asdict()
         event = {
             "specversion": "1.0",
             "id": _id(moment, self._chance),
@@ -238,7 +227,7 @@ class Past:
         return decoded.usages[0]
 
     def _set(self, moment: dt.datetime) -> None:
-        self._conn.execute("SELECT set_config('taximeter_demo.now', %s, true)", [moment.isoformat()])
+        _set(self._conn, "taximeter_demo.now", moment)
 
     def _note(self, outcome: Outcome) -> None:
         self.states.update(outcome.states)

@@ -6,6 +6,7 @@ import base64
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from taximeter_db.quarantine import Action, Entry
-    from taximeter_worker.replay import Replayed
+    from taximeter_worker.tasks.replay import Replayed
 
 app = typer.Typer(no_args_is_help=True, help="Events that could not be booked, kept whole with their reason.")
 
@@ -47,7 +48,7 @@ def describe(entry: Entry, *, whole: bool, actions: Sequence[Action] = ()) -> di
         "resolution_note": entry.resolution_note,
     }
     if whole:
-        facts["content_type"] = entry.content_type
+        facts |= {"content_type": entry.content_type, "properties": entry.properties}
         facts |= _as_text("event", entry.event)
         facts["actions"] = [_action(one) for one in actions]
     return facts
@@ -75,7 +76,7 @@ def list_entries(
     workspace: Workspace = None,
     everything: Annotated[bool, typer.Option("--all", metavar="", help="Resolved entries too.")] = False,
     after: Annotated[int, typer.Option(metavar="N", help="Only entries with a higher number.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most entries shown.")] = 50,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
@@ -137,10 +138,14 @@ def show(entry_id: EntryId, data_dir: DataDir = None, json: Json = False) -> Non
 
 def _print_facts(described: dict[str, Any]) -> None:
     console.facts(
-        (name, console.moment(value) if name.endswith("_at") else value)
-        for name, value in described.items()
-        if value is not None and name != "actions"
+        (name, _shown(name, value)) for name, value in described.items() if value is not None and name != "actions"
     )
+
+
+def _shown(name: str, value: Any) -> Any:
+    if name.endswith("_at"):
+        return console.moment(value)
+    return dumps(value, ensure_ascii=False) if name == "properties" else value
 
 
 @app.command("replay")
@@ -162,7 +167,7 @@ def replay(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Try to book entries again, after their cause was mended (a price set, for example), or one with a correction.
+    """Try to book entries again, after their cause was removed (a price set, for example), or one with a correction.
 
     What was received stays as it is; a correction is kept beside it.
     """
@@ -178,25 +183,26 @@ def replay(
                 "give the whole corrected event with --with, or single members with --set and --unset"
             )
         _check_correction(changes or (), drops or (), instead)
-    from taximeter_db.sealing import Sealer
-    from taximeter_worker.booker import limits_of, policy_of
-    from taximeter_worker.replay import replay as replay_entries
+    from taximeter_db.crypto.payload_crypto import PayloadCrypto
+    from taximeter_db.quarantine import Attempt
+    from taximeter_worker.consume.batch import limits_of, policy_of
+    from taximeter_worker.tasks.replay import ReplayContext
+    from taximeter_worker.tasks.replay import replay as replay_entries
 
     known = session.settings(data_dir)
     results: list[Replayed] = []
-    how: dict[str, Any] = {
-        "by": session.person(),
-        "note": note,
-        "limits": limits_of(known),
-        "policy": policy_of(known),
-        "sealer": Sealer(known.masters),
-    }
+    context = ReplayContext(limits_of(known), policy_of(known), PayloadCrypto(known.masters))
     with session.booking(known) as conn, console.bar("entries", None, quiet=json) as bar:
         correction = _correction(conn, entries[0], changes or (), drops or (), instead) if entries else None
+        attempt = Attempt(session.person(), note, correction)
         for numbers in [list(entries)] if entries else _open_entries(conn, reason):
-            done = replay_entries(conn, numbers, correction, skip_resolved=not entries, **how)
+            done = replay_entries(conn, numbers, attempt, context=context, skip_resolved=not entries)
             states = {state.workspace_id: state for result in done for state in result.states}
-            session.write_flags(known, conn, list(states.values()))
+            holds: dict[str, list[str]] = {}
+            for result in done:
+                for workspace_id, ids in result.holds.items():
+                    holds.setdefault(workspace_id, []).extend(ids)
+            session.write_flags(known, conn, list(states.values()), holds)
             results += done
             bar.at(len(results))
     counts = Counter(result.result for result in results)
@@ -213,8 +219,8 @@ def replay(
 
 
 def _check_correction(changes: Sequence[str], drops: Sequence[str], instead: str | None) -> None:
-    from taximeter_worker.corrections import corrected
     from taximeter_worker.errors import CorrectionError
+    from taximeter_worker.tasks.corrections import corrected
 
     if instead not in (None, "-") and not Path(instead).is_file():
         raise UsageError(f"there is no file {instead}.")
@@ -233,18 +239,17 @@ def _correction(
     if not changes and not drops:
         return None
     from taximeter_db import quarantine as store
-    from taximeter_worker.corrections import corrected
+    from taximeter_worker.tasks.corrections import corrected
 
     return corrected(store.get(conn, entry_id).event, changes, drops)
 
 
 def _open_entries(conn: Connection[Any], reason: str | None) -> Iterator[list[int]]:
-    """Numbers of open entries, in portions; one that is parked anew meanwhile is not visited again."""
+    """Numbers of open entries, in portions; one that is quarantined again meanwhile is not visited a second time."""
     from taximeter_db import quarantine as store
 
-    row = conn.execute("SELECT max(id) FROM taximeter.quarantine").fetchone()
-    last, after = (row[0] or 0) if row else 0, 0
-    while portion := [entry.id for entry in store.find(conn, reason=reason, after=after, limit=_PORTION)]:
+    last, after = store.newest(conn), 0
+    while portion := store.open_ids(conn, reason=reason, after=after, limit=_PORTION):
         portion = [number for number in portion if number <= last]
         if not portion:
             return
@@ -271,3 +276,32 @@ def dismiss(
         console.emit(describe(entry, whole=False))
     else:
         console.say(f"Entry {entry.id} is dismissed.")
+
+
+@app.command("erase")
+def erase(
+    entry_id: EntryId,
+    yes: Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Destroy what one entry says, for ever, whether or not it names a workspace; an open entry is dismissed.
+
+    Its digest, reason and detail stay, and it is logged with who did it.
+    """
+    from taximeter_cli import session
+    from taximeter_db import quarantine as store
+    from taximeter_db.crypto import erasure
+
+    with session.database(data_dir) as conn:
+        store.get(conn, entry_id)
+        if not yes:
+            question = f"Destroy the event of entry {entry_id} for ever? Backups made before still hold it."
+            typer.confirm(question, abort=True, err=True)
+        erased = erasure.erase_entry(conn, entry_id, by=session.person())
+    if json:
+        console.emit({"entry_id": entry_id, "erased": erased})
+    elif erased:
+        console.say(f"Destroyed the event of entry {entry_id}. Its reason and digest stay.")
+    else:
+        console.say(f"Entry {entry_id} holds no event any more.")

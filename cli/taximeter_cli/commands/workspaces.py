@@ -9,17 +9,25 @@ import typer
 from taximeter_cli import console
 from taximeter_cli.errors import CliError, UsageError
 from taximeter_cli.options import DataDir, Json, WorkspaceId
+from taximeter_db.money import LOW_BALANCE_DEFAULT, MINIMUM_BALANCE_DEFAULT, format_usd
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from psycopg import Connection
+
     from taximeter_db.workspaces import WorkspaceDetails
+
+KIND_HELP = (
+    "top_up, promo, refund (credit back to the workspace, not money to the payer), clawback (money that the payer took back),"
+    " reinstated (a clawback undone), expiry (the rest of a promo) or adjustment."
+)
 
 app = typer.Typer(no_args_is_help=True, help="A workspace's limits, balance, status and totals.")
 
 
 def describe(details: WorkspaceDetails) -> dict[str, Any]:
     """A workspace for JSON; the names are those of the view ``workspace_balance``."""
-    from taximeter_db.money import format_usd
-
     return {
         "workspace_id": details.workspace_id,
         "seen": details.created_at is not None,
@@ -39,12 +47,18 @@ def describe(details: WorkspaceDetails) -> dict[str, Any]:
     }
 
 
-def _print(details: WorkspaceDetails, json: bool) -> None:
-    if json:
-        console.emit(describe(details))
-        return
-    from taximeter_db.money import format_usd
+def _print(details: WorkspaceDetails, json: bool, data_dir: Path | None) -> None:
+    from taximeter_cli import session
 
+    held = session.held(data_dir, details.workspace_id)
+    available = None if held is None else details.balance - details.minimum - held
+    if json:
+        amounts = {"held": held, "available": available}
+        console.emit(
+            describe(details) | {name: None if pico is None else format_usd(pico) for name, pico in amounts.items()}
+        )
+        return
+    unknown = "unknown: Redis cannot be asked"
     console.facts(
         [
             ("Workspace", details.workspace_id),
@@ -52,6 +66,8 @@ def _print(details: WorkspaceDetails, json: bool) -> None:
             ("Status", f"{details.status} (AI is {'enabled' if details.enabled else 'disabled'})"),
             ("Minimum balance", f"{format_usd(details.minimum)} USD (below it AI is disabled)"),
             ("Low-balance threshold", f"{format_usd(details.low)} USD (below it there is a warning)"),
+            ("Held", unknown if held is None else f"{format_usd(held)} USD (for calls that run; not spent)"),
+            ("Available", unknown if available is None else f"{format_usd(available)} USD (for further holds)"),
             ("Usages", f"{details.usage_count:,}, {format_usd(details.usage_cost)} USD"),
             ("Payments", f"{details.payment_count:,}, {format_usd(details.payment_total)} USD"),
             ("Duplicates", f"{details.duplicate_count:,} (not charged)"),
@@ -75,7 +91,7 @@ def show(workspace_id: WorkspaceId, data_dir: DataDir = None, json: Json = False
         if details is None:
             new = session.new_workspaces()
             details = workspaces.unseen(conn, workspace_id, minimum=new.minimum, low=new.low)
-    _print(details, json)
+    _print(details, json, data_dir)
 
 
 @app.command("set")
@@ -83,11 +99,17 @@ def set_limits(
     workspace_id: WorkspaceId,
     minimum_balance: Annotated[
         str | None,
-        typer.Option(metavar="A", help="Below this balance (USD) AI is disabled; -0.12 for a new workspace."),
+        typer.Option(
+            metavar="A",
+            help=f"Below this balance (USD) AI is disabled; {format_usd(MINIMUM_BALANCE_DEFAULT)} for a new workspace.",
+        ),
     ] = None,
     low_balance: Annotated[
         str | None,
-        typer.Option(metavar="A", help="Below this balance (USD) there is a warning; 0 for a new workspace."),
+        typer.Option(
+            metavar="A",
+            help=f"Below this balance (USD) there is a warning; {format_usd(LOW_BALANCE_DEFAULT)} for a new workspace.",
+        ),
     ] = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -98,7 +120,7 @@ def set_limits(
     """
     from taximeter_cli import session
     from taximeter_db import workspaces
-    from taximeter_worker.booker import policy_of
+    from taximeter_worker.consume.batch import policy_of
 
     minimum, low = _limit(minimum_balance, "--minimum-balance"), _limit(low_balance, "--low-balance")
     if minimum is not None and low is not None and minimum > low:
@@ -107,13 +129,10 @@ def set_limits(
             " warning begins."
         )
     known = session.settings(data_dir)
-    default = policy_of(known)
     with session.booking(known) as conn:
-        state = workspaces.set_limits(
-            conn, workspace_id, minimum=minimum, low=low, default_minimum=default.minimum, default_low=default.low
-        )
+        state = workspaces.set_limits(conn, workspace_id, minimum=minimum, low=low, policy=policy_of(known))
         session.write_flags(known, conn, [state])
-        _print(workspaces.get(conn, workspace_id), json)
+        _print(workspaces.get(conn, workspace_id), json, data_dir)
 
 
 def _limit(text: str | None, option: str) -> int | None:
@@ -142,8 +161,7 @@ def readers(
     Owners do the same on the page, under Settings.
     """
     from taximeter_cli import session
-    from taximeter_db import workspaces
-    from taximeter_db.reading import access
+    from taximeter_db import access, workspaces
 
     for member in (*(allow or ()), *(remove or ())):
         if not member.strip() or not member.isprintable() or len(member) > access.MEMBER_MAX:
@@ -155,11 +173,11 @@ def readers(
                 access.allow(conn, workspace_id, member.strip(), session.person())
             for member in remove or ():
                 access.disallow(conn, workspace_id, member.strip(), session.person())
-        found = access.readers(conn, workspace_id)
+        members = access.readers(conn, workspace_id)
     if json:
-        console.emit({"workspace_id": workspace_id, "readers": found})
+        console.emit({"workspace_id": workspace_id, "readers": members})
     else:
-        console.say("\n".join(found) or "Nobody of the staff.")
+        console.say("\n".join(members) or "Nobody of the staff.")
 
 
 @app.command("erase-payloads")
@@ -174,7 +192,8 @@ def erase_payloads(
     Quarantined events of the workspace are emptied and dismissed. It is logged with who did it.
     """
     from taximeter_cli import session
-    from taximeter_db import erasing, workspaces
+    from taximeter_db import workspaces
+    from taximeter_db.crypto import erasure
 
     with session.database(data_dir) as conn:
         details = workspaces.get(conn, workspace_id)
@@ -184,7 +203,7 @@ def erase_payloads(
                 " before still hold them."
             )
             typer.confirm(question, abort=True, err=True)
-        erased = erasing.erase(conn, workspace_id, by=session.person())
+        erased = erasure.erase(conn, workspace_id, by=session.person())
     if json:
         console.emit(
             {"workspace_id": workspace_id, **{name: getattr(erased, name) for name in erased.__struct_fields__}}
@@ -206,37 +225,59 @@ def credit(
             "--id", metavar="PAYMENT_ID", help="Your id of this payment; no id is credited twice.", show_default=False
         ),
     ],
-    kind: Annotated[str, typer.Option(metavar="K", help="top_up, promo, refund or adjustment.")] = "top_up",
+    kind: Annotated[str, typer.Option(metavar="K", help=KIND_HELP)] = "top_up",
     reference: Annotated[str | None, typer.Option(metavar="R", help="The payment provider's reference.")] = None,
+    concerned: Annotated[
+        str | None,
+        typer.Option(
+            "--payment", metavar="PAYMENT_ID", help="The payment that a clawback, reinstated or expiry concerns."
+        ),
+    ] = None,
     note: Annotated[str | None, typer.Option(metavar="N", help="A remark that stays with the payment.")] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Credit a payment to a workspace, at once and exactly once.
 
-    An adjustment (--kind adjustment) may be negative. The same id with the same content again changes nothing; with
-    other content it is refused.
+    A clawback and an expiry are negative, an adjustment may be; every other kind adds to the balance, a refund too. The same
+    id with the same content again changes nothing; with other content it is rejected.
     """
     from taximeter_cli import payments, session
-    from taximeter_db import ledger, workspaces
-    from taximeter_db.money import format_usd
-    from taximeter_worker.booker import policy_of
+    from taximeter_db.ledger import booking
+    from taximeter_db.ledger.context import BookingContext
+    from taximeter_worker.consume.batch import policy_of
 
-    payment = payments.build(workspace_id, amount, payment_id, kind, reference, note)
+    given = {"reference": reference, "payment_id": concerned}
+    transaction = {name: text for name, text in given.items() if text is not None}
+    payment = payments.build(workspace_id, amount, payment_id, kind, transaction, note)
     known = session.settings(data_dir)
     with session.booking(known) as conn:
-        outcome = ledger.book(conn, (), [payment], policy=policy_of(known))
-        for refused in outcome.refused:
-            raise CliError(f"the payment is not booked [{refused.reason}]: {refused.detail}")
+        outcome = booking.book(conn, (), [payment], context=BookingContext(policy=policy_of(known)))
+        for rejected in outcome.refused:
+            raise CliError(f"the payment is not booked [{rejected.reason}]: {rejected.detail}")
         session.write_flags(known, conn, list(outcome.states.values()))
-        details = workspaces.get(conn, workspace_id)
+        details = _after(conn, workspace_id)
     if json:
-        console.emit({"payment_id": payment_id, "duplicate": not outcome.payments_booked, **describe(details)})
+        known_now = {} if details is None else describe(details)
+        console.emit({"payment_id": payment_id, "duplicate": not outcome.payments_booked, **known_now})
         return
     if outcome.payments_booked:
         console.say(f"Booked {format_usd(payment.amount)} USD ({kind}) for {workspace_id}.")
     else:
         console.say(f"Payment {payment_id} was booked before; nothing has changed.")
-    console.say(
-        f"Balance {format_usd(details.balance)} USD, {details.status}, AI {'enabled' if details.enabled else 'disabled'}."
-    )
+    if details is not None:
+        ai = "enabled" if details.enabled else "disabled"
+        console.say(f"Balance {format_usd(details.balance)} USD, {details.status}, AI {ai}.")
+
+
+def _after(conn: Connection[Any], workspace_id: str) -> WorkspaceDetails | None:
+    """The workspace after a change that is committed; None where the database went away since: the change stands."""
+    import psycopg
+
+    from taximeter_db import workspaces
+
+    try:
+        return workspaces.get(conn, workspace_id)
+    except psycopg.Error:
+        console.note(f"The balance cannot be read any more; `taximeter workspace show {workspace_id}` shows it later.")
+        return None

@@ -43,13 +43,16 @@ class Mapped(msgspec.Struct):
 
     units: dict[str, str]
     """Column → unit."""
-    time_column: str | None
-    tool: str
+    time_column: str | None = None
+    tool: str = ""
     provider: str | None = None
     model: str | None = None
     workspace: str | None = None
     workspaces: int | None = None
     start_time: dt.datetime | None = None
+    user_column: str | None = None
+    tags: dict[str, str] = {}
+    """Tag → column."""
 
 
 class Row(NamedTuple):
@@ -60,6 +63,8 @@ class Row(NamedTuple):
     event_id: str
     quantities: dict[str, int | Decimal]
     time: dt.datetime | None
+    user: str | None
+    tags: dict[str, str] | None
 
 
 class Line(NamedTuple):
@@ -70,7 +75,7 @@ class Line(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A row that is no event, and what to do about it."""
+    """A row that is not an event, and what to do about it."""
 
     line: int
     sentence: str
@@ -122,19 +127,8 @@ def read_ndjson(file: Path) -> Iterator[Line]:
                 yield Line(number, event)
 
 
-def mapping_for(
-    source: Source,
-    *,
-    units: Mapping[str, str],
-    time_column: str | None,
-    tool: str | None,
-    provider: str | None,
-    model: str | None,
-    workspace: str | None,
-    workspaces: int | None,
-    start_time: dt.datetime | None,
-) -> Mapped:
-    """Complete the mapping of a CSV file from its header.
+def mapping_for(source: Source, said: Mapped) -> Mapped:
+    """Complete what was said of a CSV file from its header.
 
     The columns of the Azure LLM inference traces (``TIMESTAMP,ContextTokens,GeneratedTokens``) are recognised: then
     tool ``chat``, provider ``openai``, model ``gpt-4o`` and 100 workspaces are what is not said otherwise.
@@ -147,20 +141,21 @@ def mapping_for(
             header = next(csv.reader(stream), [])
         except csv.Error as error:
             raise UsageError(f"the header of {source.name} cannot be read as CSV: {error}") from error
-    mapped = Mapped(dict(units), time_column, tool or "", provider, model, workspace, workspaces, start_time)
-    if not units and _is_azure(header):
+    mapped = msgspec.structs.replace(said)
+    if not said.units and _is_azure(header):
         mapped.units = {"ContextTokens": "input_tokens", "GeneratedTokens": "output_tokens"}
-        mapped.time_column = time_column or "TIMESTAMP"
-        mapped.tool = tool or "chat"
-        if provider is None and model is None:
+        mapped.time_column = said.time_column or "TIMESTAMP"
+        mapped.tool = said.tool or "chat"
+        if said.provider is None and said.model is None:
             mapped.provider, mapped.model = "openai", "gpt-4o"
-        if workspace is None and workspaces is None:
+        if said.workspace is None and said.workspaces is None:
             mapped.workspaces = 100
     if not mapped.units:
         raise UsageError(
             f"say which columns hold what, such as --map tokens=input_tokens; {source.name} has: {_list(header)}"
         )
-    for column in (*mapped.units, *([mapped.time_column] if mapped.time_column else [])):
+    others = (mapped.time_column, mapped.user_column, *mapped.tags.values())
+    for column in (*mapped.units, *(name for name in others if name)):
         if column not in header:
             raise UsageError(f"{source.name} has no column {column!r}; it has: {_list(header)}")
     if not mapped.tool:
@@ -191,9 +186,15 @@ def read_csv(file: Path, mapped: Mapped) -> Iterator[Row | Problem]:
                 continue
             if mapped.start_time is not None:
                 shift = (mapped.start_time - time if time else dt.timedelta()) if shift is None else shift
-                time = (time or mapped.start_time) + shift
+                try:
+                    time = (time or mapped.start_time) + shift
+                except OverflowError:
+                    yield Problem(reader.line_num, "its time, shifted, lies outside the years 1 to 9999")
+                    continue
             workspace = mapped.workspace or f"ws-{index % (mapped.workspaces or 1):03d}"
-            yield Row(reader.line_num, workspace, f"{digest}-{index}", quantities, time)
+            user = _text(cells, mapped.user_column) if mapped.user_column else None
+            tags = {tag: text for tag, column in mapped.tags.items() if (text := _text(cells, column))}
+            yield Row(reader.line_num, workspace, f"{digest}-{index}", quantities, time, user, tags or None)
 
 
 def _numbered(reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str | None] | csv.Error]]:
@@ -220,15 +221,36 @@ def _quantity(cells: Mapping[str, str | None], column: str) -> int | Decimal:
     return Decimal(text) if "." in text else int(text)
 
 
+def _text(cells: Mapping[str, str | None], column: str) -> str | None:
+    return (cells.get(column) or "").strip() or None
+
+
 def _time(cells: Mapping[str, str | None], column: str) -> dt.datetime:
     text = (cells.get(column) or "").strip()
     try:
-        moment = dt.datetime.fromisoformat(text)
+        return parse_time(text)
     except ValueError:
         raise ValueError(
             f"{column} is {_shown(text)}; write a time such as 2026-11-22T10:00:00Z or 2026-11-22 10:00:00.123"
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def parse_time(text: str, *, zone_needed: bool = False) -> dt.datetime:
+    """A time with its offset; one without is taken for UTC.
+
+    Raises:
+        ValueError: It is none, lies outside the years 1 to 9999, or has no offset where one is needed.
+    """
+    moment = dt.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        if zone_needed:
+            raise ValueError("it has no offset")
+        return moment.replace(tzinfo=dt.UTC)
+    try:
+        moment.astimezone(dt.UTC)
+    except OverflowError:
+        raise ValueError("it lies outside the years 1 to 9999") from None
+    return moment
 
 
 def _shown(text: str) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import typer
 
+from taximeter.pricing.price_index import microseconds
 from taximeter_cli import console
-from taximeter_cli.prices_sources import read_source
-from taximeter_db.prices import Price, PriceError, value_text
-from taximeter_worker.pricing.book import microseconds
-from taximeter_worker.pricing.book_file import parse_time, price_object
+from taximeter_cli.commands.prices.sources import read_source
+from taximeter_db.prices.store import Price, PriceError, value_text
 from taximeter_worker.pricing.compare import Counts, Difference, book_of, compare
+from taximeter_worker.pricing.price_file import parse_time, price_object
 
 COLUMNS = ("Provider", "Models in both", "Only A", "Only B", "Prices same", "Differ", "Only A", "Only B")
 

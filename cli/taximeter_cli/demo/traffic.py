@@ -22,15 +22,17 @@ import psycopg
 from psycopg import Connection
 
 from taximeter import Meter
-from taximeter_cli import demo_history, payments, session
-from taximeter_cli.demo_history import Habit
-from taximeter_db import ledger
+from taximeter_cli import payments, session
+from taximeter_cli.demo import history
+from taximeter_cli.demo.history import Habit
 from taximeter_db.connect import booking_connection, connection
-from taximeter_db.events import Policy, WorkspaceState
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.context import BookingContext
+from taximeter_db.ledger.events import Policy, WorkspaceState
 from taximeter_db.money import PICO_PER_USD
-from taximeter_db.prices import Price, PriceError, Target
-from taximeter_db.prices_change import set_price
-from taximeter_worker.booker import policy_of
+from taximeter_db.prices.changes import set_price
+from taximeter_db.prices.store import Price, PriceError, Target
+from taximeter_worker.consume.batch import policy_of
 from taximeter_worker.settings import Settings
 
 EVENTS_PER_SECOND: Final = 2.0
@@ -63,7 +65,7 @@ _QUESTIONS: Final = (
     ("Turn these notes into a packing list.", "Tent, stove, two maps, rain jackets, tea."),
 )
 _LETTERS: Final = (
-    "The board met on Tuesday, agreed on the new roof and postponed the question of the parking places.",
+    "The board met on Tuesday, agreed on the new roof and postponed the question of the bicycle shed.",
     "Over the quarter, returns fell by a fifth after the size chart was redrawn; postage rose a little.",
     "The trial ran for six weeks with forty gardens. Slugs preferred the east beds, as every year.",
 )
@@ -156,7 +158,7 @@ def anything(chance: random.Random) -> Usage:
 
 def past(conn: Connection[Any], policy: Policy, now: dt.datetime) -> list[WorkspaceState]:
     """Give the workspaces their weeks of history; an empty list if they have one."""
-    return demo_history.fill(conn, HABITS, anything, policy, now)
+    return history.fill(conn, history.Plan(HABITS, anything, policy), now)
 
 
 def remember(database_url: str) -> None:
@@ -190,7 +192,7 @@ def pay(settings: Settings, workspace: str, amount: str, payment_id: str, note: 
     """Credit a payment as `taximeter credit` does; the same id again changes nothing."""
     payment = payments.build(workspace, amount, payment_id, note=note)
     with session.booking(settings) as conn:
-        outcome = ledger.book(conn, (), [payment], policy=policy_of(settings))
+        outcome = booking.book(conn, (), [payment], context=BookingContext(policy=policy_of(settings)))
         session.write_flags(settings, conn, list(outcome.states.values()))
 
 

@@ -21,8 +21,8 @@ Model = Annotated[str | None, typer.Option("--model", metavar="M", help="The pro
 Workspace = Annotated[
     str | None, typer.Option("--workspace", metavar="W", help="Only this workspace.", callback=workspace_id)
 ]
-Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Usages from this time of theirs on.")]
-Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Usages before this time of theirs.")]
+Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Usages that happened at this time or later.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Usages that happened before this time.")]
 
 
 @app.command("set")
@@ -38,9 +38,9 @@ def set_one(
     model: Model = None,
     workspace: Annotated[
         str | None,
-        typer.Option("--workspace", metavar="W", help="For a multiplier: whose usages, of all tools or one."),
+        typer.Option("--workspace", metavar="W", help="For a multiplier: the workspace whose usages it applies to."),
     ] = None,
-    per: Annotated[str, typer.Option("--per", metavar="N", help="The price is for so many units.")] = "1",
+    per: Annotated[str, typer.Option("--per", metavar="N", help="How many units the price is for.")] = "1",
     charge: Annotated[
         str, typer.Option("--charge", help="flat, package (started blocks of N), graduated or volume.")
     ] = "flat",
@@ -63,12 +63,12 @@ def set_one(
         typer.Option(
             "--from",
             metavar="TIME",
-            help="From when on (2026-12-01 or 2026-12-01T00:00:00Z; ever). Left out: from now, or since ever if it is"
-            " the first price of its kind.",
+            help="From when on (2026-12-01 or 2026-12-01T00:00:00Z; or ever: from the beginning). Default: from now, or from"
+            " the beginning for the first price of its kind.",
         ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="TIME", help="Until when. Left out: until the next one begins.")
+        str | None, typer.Option("--until", metavar="TIME", help="Until when. Default: until the next one begins.")
     ] = None,
     backdated: Annotated[
         bool, typer.Option("--backdated", metavar="", help="Allow a start at which another price was already in force.")
@@ -83,7 +83,7 @@ def set_one(
     json: Json = False,
 ) -> None:
     """Set a price for a tool, a provider's model, or both; or a rule for whole events."""
-    from taximeter_cli import prices_set
+    from taximeter_cli.commands.prices import set_price
 
     rules = {"@fee": per_event, "@multiplier": multiplier, "@minimum": minimum, "@maximum": maximum}
     given = [(name, amount) for name, amount in rules.items() if amount is not None]
@@ -93,15 +93,14 @@ def set_one(
         raise typer.BadParameter(
             "give --unit and --price, or one of --per-event, --multiplier, --minimum, --maximum", param_hint="--unit"
         )
-    wanted = prices_set.wanted(
-        (tool, provider, model, workspace), *given[0], per, charge, tier or [], hours or [], until
-    )
-    prices_set.store(wanted, start, backdated, correct, data_dir, json)
+    names = (tool, provider, model, workspace)
+    wanted = set_price.wanted(set_price.Words(names, *given[0], per, charge, tier or [], hours or [], until))
+    set_price.store(wanted, start, backdated, correct, data_dir, json)
 
 
 @app.command("policy")
 def policy(
-    rule: Annotated[str, typer.Argument(metavar="quarantine|estimate|free", help="What happens to its events.")],
+    rule: Annotated[str, typer.Argument(metavar="quarantine|estimate|free", help="What becomes of its events.")],
     tool: Annotated[str, typer.Option("--tool", metavar="T", help="The tool, as events name it.")],
     provider: Annotated[
         str | None, typer.Option("--provider", metavar="P", help="Estimate by this provider's …")
@@ -115,18 +114,18 @@ def policy(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Say what happens to a tool's events that have no price: they wait, are estimated (and marked so), or are free."""
-    from taximeter_cli import prices_set
+    """Set what happens to a tool's events that have no price: they wait, are estimated (and marked so), or are free."""
+    from taximeter_cli.commands.prices import set_price
 
-    prices_set.store(prices_set.policy(tool, rule, provider, model), start, backdated, correct, data_dir, json)
+    set_price.store(set_price.policy(tool, rule, provider, model), start, backdated, correct, data_dir, json)
 
 
 @app.command("missing")
 def missing(data_dir: DataDir = None, json: Json = False) -> None:
     """Show what waits in quarantine for a price: by tool, model and unit, how many events, since when."""
-    from taximeter_cli import prices_missing
+    from taximeter_cli.commands.prices import missing
 
-    prices_missing.show(data_dir, json)
+    missing.show(data_dir, json)
 
 
 @app.command("reprice")
@@ -136,28 +135,28 @@ def reprice(
     tool: Tool = None,
     workspace: Workspace = None,
     post: Annotated[
-        bool, typer.Option("--post", metavar="", help="Post the adjustments. Left out: only show them.")
+        bool, typer.Option("--post", metavar="", help="Book the adjustments. Default: only show them.")
     ] = False,
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept with each adjustment. Needed for --post.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many workspaces in the table; --json shows all.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Most workspaces in the table; --json shows all.")] = 50,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Show what booked usages would cost under the present book; with --post, adjust the balances.
+    """Show what booked usages would cost under the current price book; with --post, adjust the balances.
 
-    History stays as it is: each workspace gets one payment of kind adjustment. What was posted once is not posted again.
+    History stays as it is: each workspace gets one payment of kind adjustment. What was adjusted once is not adjusted again.
     """
-    from taximeter_cli import prices_reprice
+    from taximeter_cli.commands.prices import reprice
 
     if post and not (reason and reason.strip()):
         raise typer.BadParameter("say why: the reason stays with each adjustment", param_hint="--reason")
-    selection = prices_reprice.selection(since, until, tool, workspace)
+    selection = reprice.selection(since, until, tool, workspace)
     if post:
-        prices_reprice.post(selection, reason or "", limit, data_dir, json)
+        reprice.post(selection, reason or "", limit, data_dir, json)
     else:
-        prices_reprice.preview(selection, limit, data_dir, json)
+        reprice.preview(selection, limit, data_dir, json)
 
 
 @app.command("simulate")
@@ -169,15 +168,15 @@ def simulate(
     until: Until = None,
     tool: Tool = None,
     workspace: Workspace = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many rows in the table; --json shows all.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows in the table; --json shows all.")] = 50,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Show what the usages of a period would have cost under another book, by tool and workspace. Changes nothing."""
-    from taximeter_cli import prices_reprice
+    from taximeter_cli.commands.prices import reprice
 
-    chosen = prices_reprice.selection(since, until, tool, workspace)
-    prices_reprice.simulate(source, chosen, limit, data_dir, json)
+    chosen = reprice.selection(since, until, tool, workspace)
+    reprice.simulate(source, chosen, limit, data_dir, json)
 
 
 @app.command("diff")
@@ -187,16 +186,16 @@ def diff(
     ],
     other: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="Compare the prices of this time; now.")
+        str | None, typer.Option("--at", metavar="TIME", help="Compare the prices of this time. Default: now.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many differences; --json shows all.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Most differences shown; --json shows all.")] = 50,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Compare two catalogues: counts by provider, and every price that differs."""
-    from taximeter_cli import prices_diff
+    from taximeter_cli.commands.prices import diff
 
-    prices_diff.show(one, other, at, limit, data_dir, json)
+    diff.show(one, other, at, limit, data_dir, json)
 
 
 @app.command("list")
@@ -205,17 +204,15 @@ def list_prices(
     provider: Provider = None,
     model: Model = None,
     unit: Annotated[str | None, typer.Option("--unit", metavar="U", help="Only this unit.")] = None,
-    history: Annotated[
-        bool, typer.Option("--history", metavar="", help="Past prices too, not only present and future ones.")
-    ] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many rows in the table; --json shows all.")] = 50,
+    history: Annotated[bool, typer.Option("--history", metavar="", help="Include past prices.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows in the table; --json shows all.")] = 50,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """List prices in force and to come."""
-    from taximeter_cli import prices_work
+    """List current and future prices."""
+    from taximeter_cli.commands.prices import book
 
-    prices_work.list_prices((tool, provider, model), unit, history, limit, data_dir, json)
+    book.list_prices((tool, provider, model), unit, history, limit, data_dir, json)
 
 
 @app.command("import")
@@ -243,30 +240,33 @@ def import_book(
     json: Json = False,
 ) -> None:
     """Import prices; what is in the book already is left as it is, so a second import adds nothing."""
-    from taximeter_cli import prices_work
-
     if (file is not None) != (source == "litellm"):
         raise typer.BadParameter("`prices import litellm FILE` takes a file; the others take none", param_hint="FILE")
-    if not prices_work.import_book(source, file, dry_run, backdated, correct, data_dir, json):
+    from taximeter_cli.commands.prices import book
+
+    offered = book.offered_by(source, file, backdated=backdated, correct=correct)
+    if not book.import_book(*offered, dry_run, data_dir, json):
         raise typer.Exit(1)
 
 
 @app.command("export")
 def export(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; left out: to stdout.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to write it. Default: stdout.")] = None,
     data_dir: DataDir = None,
     json: Annotated[
         bool,
-        typer.Option("--json", metavar="", help="With FILE: say as JSON what was written. The book is JSON always."),
+        typer.Option(
+            "--json", metavar="", help="With FILE: report as JSON what was written. The book itself is always JSON."
+        ),
     ] = False,
 ) -> None:
     """Write the whole book, history and aliases included, as a file that `prices import` reads back identically.
 
     The file is one JSON document, one price a line.
     """
-    from taximeter_cli import prices_work
+    from taximeter_cli.commands.prices import book
 
-    prices_work.export(file, data_dir, json)
+    book.export(file, data_dir, json)
 
 
 @app.command("explain")
@@ -283,16 +283,16 @@ def explain(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Show how a cost comes about: each pool, its price and since when, the sum, the rounding.
+    """Show how a cost is calculated: each pool, its price and start, the sum, the rounding.
 
-    Events are priced by the present book at their own time; a booked usage by the book that priced it.
+    Events are priced by the current book at their own time; a booked usage by the revision that priced it.
     """
-    from taximeter_cli import prices_explain
+    from taximeter_cli.commands.prices import explain
 
     if workspace is not None and event is not None and file is None:
-        prices_explain.explain_booked(workspace, event, data_dir, json)
+        explain.explain_booked(workspace, event, data_dir, json)
     elif file is not None and workspace is None and event is None:
-        if not prices_explain.explain_events(file, data_dir, json):
+        if not explain.explain_events(file, data_dir, json):
             raise typer.Exit(1)
     else:
         raise typer.BadParameter("give a FILE of events (- for stdin), or --workspace and --event of a booked usage")

@@ -6,63 +6,68 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
 from taximeter_cli import console, session
-from taximeter_db.prices import Price, PriceError, Target, Tier, Window, check, parse_decimal
-from taximeter_db.prices_change import set_price
-from taximeter_worker.pricing.book_file import parse_time, price_object
+from taximeter_db.prices.changes import set_price
+from taximeter_db.prices.store import Price, PriceError, Target, Tier, Window, check, parse_decimal
+from taximeter_worker.pricing.price_file import parse_time, price_object
 
 EVER = "ever"
 _HOURS = re.compile(r"([0-2][0-9]):([0-5][0-9])-([0-2][0-9]):([0-5][0-9])=(.+)", re.ASCII)
 _TIER = re.compile(r"([0-9]{1,18})=(.+)", re.ASCII)
 
 
-def wanted(
-    names: tuple[str | None, str | None, str | None, str | None],
-    unit: str,
-    price: str,
-    per: str,
-    charge: str,
-    tiers: Sequence[str],
-    hours: Sequence[str],
-    until: str | None,
-) -> Price:
+class Words(NamedTuple):
+    """A price as the command line has it; `names` are tool, provider, model and workspace."""
+
+    names: tuple[str | None, str | None, str | None, str | None]
+    unit: str
+    price: str
+    per: str
+    charge: str
+    tiers: Sequence[str]
+    hours: Sequence[str]
+    until: str | None
+
+
+def wanted(words: Words) -> Price:
     """The price that the words describe; what cannot be one is a usage error."""
     try:
-        found = Price(
-            target=Target(*names),
-            unit=unit,
-            amount=parse_decimal(price, "--price"),
-            per=parse_decimal(per, "--per"),
-            charge=charge,
-            tiers=tuple(map(_tier, tiers)),
+        price_wanted = Price(
+            target=Target(*words.names),
+            unit=words.unit,
+            amount=parse_decimal(words.price, "--price"),
+            per=parse_decimal(words.per, "--per"),
+            charge=words.charge,
+            tiers=tuple(map(_tier, words.tiers)),
             daily=tuple(
-                sorted((window for text in hours for window in _windows(text)), key=lambda window: window.start)
+                sorted((window for text in words.hours for window in _windows(text)), key=lambda window: window.start)
             ),
-            effective_until=None if until is None else parse_time(until),
+            effective_until=None if words.until is None else parse_time(words.until),
         )
-        return check(found)
+        return check(price_wanted)
     except PriceError as error:
         raise typer.BadParameter(str(error)) from error
 
 
 def _tier(text: str) -> Tier:
-    found = _TIER.fullmatch(text)
-    if found is None:
+    match = _TIER.fullmatch(text)
+    if match is None:
         raise PriceError(f"--tier {text[:40]!r}: write a whole number and the price beyond it, such as 1000=0.8.")
-    return Tier(int(found[1]), parse_decimal(found[2], "--tier"))
+    return Tier(int(match[1]), parse_decimal(match[2], "--tier"))
 
 
 def _windows(text: str) -> list[Window]:
-    found = _HOURS.fullmatch(text)
-    if found is None:
+    match = _HOURS.fullmatch(text)
+    if match is None:
         raise PriceError(
             f"--hours {text[:40]!r}: write two times of the day in UTC and the price, such as 01:00-04:00=0.3."
         )
-    start, end = (int(found[i]) * 3600 + int(found[i + 1]) * 60 for i in (1, 3))
-    amount = parse_decimal(found[5], "--hours")
+    start, end = (int(match[i]) * 3600 + int(match[i + 1]) * 60 for i in (1, 3))
+    amount = parse_decimal(match[5], "--hours")
     spans = [(start, end)] if start < end else [(start, 86_400), (0, end)]
     return [Window(*span, amount) for span in spans if span[0] < span[1]]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taximeter_cli import addresses, console, eventfiles
+from taximeter_cli import addresses, console, event_files
 from taximeter_cli.errors import CliError, UsageError
 from taximeter_cli.options import DataDir, Json, workspace_id
 
@@ -28,7 +28,7 @@ CONFIRM_SECONDS_MAX = 30.0
 """How long the broker may confirm nothing at all before we give up."""
 _PROBLEMS_SHOWN_MAX = 20
 _STEP_SECONDS = 0.2
-_AGAIN = "When this is mended, run the same command again: an event that was published is known by its id and not charged twice."
+_AGAIN = "When this is fixed, run the same command again: an event that was published is known by its id and not charged twice."
 
 
 def publish(
@@ -46,6 +46,13 @@ def publish(
     column: Annotated[
         list[str] | None, typer.Option("--map", metavar="COLUMN=UNIT", help="CSV: what a column counts; repeat it.")
     ] = None,
+    user_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="CSV: which user of the workspace it was; may be empty.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG=COLUMN", help="CSV: which column holds a tag; repeat it. May be empty."),
+    ] = None,
     time_column: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="CSV: when it happened; UTC where no offset is given.")
     ] = None,
@@ -59,17 +66,17 @@ def publish(
 
     NDJSON (.ndjson, .jsonl, .json) holds one whole event a line. A CSV (.csv) needs --map, --tool, and --workspace or
     --workspaces; the columns of the Azure LLM inference traces are recognised. Without such an ending the first line
-    decides. A row that is no event is named and left out.
+    decides. A row that is not an event is named and left out.
 
     Events that were published before are counted as duplicates and cost nothing. In a CSV the ids come from the
     file's whole content: a changed file is a new one.
     """
-    options = (workspace, workspaces, tool, provider, model, column, time_column, start_time)
+    options = (workspace, workspaces, tool, provider, model, column, user_column, tag, time_column, start_time)
     given = any(value is not None for value in options)
     with tempfile.TemporaryDirectory(prefix="taximeter-publish-") as folder:
         source = _source(file, Path(folder))
         mapped = None
-        if eventfiles.is_ndjson(source, mapped=given):
+        if event_files.is_ndjson(source, mapped=given):
             if given:
                 raise typer.BadParameter(
                     "these events name workspace, tool and time themselves; the options are for CSV"
@@ -77,42 +84,44 @@ def publish(
         else:
             if workspace is not None and workspaces is not None:
                 raise typer.BadParameter("give --workspace or --workspaces, not both")
-            mapped = eventfiles.mapping_for(
-                source,
+            said = event_files.Mapped(
                 units=_units(column or []),
                 time_column=time_column,
-                tool=tool,
+                tool=tool or "",
                 provider=provider,
                 model=model,
                 workspace=workspace,
                 workspaces=workspaces,
                 start_time=_start_time(start_time),
+                user_column=user_column,
+                tags=_tags(tag or []),
             )
+            mapped = event_files.mapping_for(source, said)
         broker = addresses.find(data_dir, addresses.BROKER)[addresses.BROKER]
         _publish(source.file, mapped, broker, Path(folder, "spool"), json)
 
 
-def _source(file: Path, folder: Path) -> eventfiles.Source:
+def _source(file: Path, folder: Path) -> event_files.Source:
     """The file, or a copy of what can be read only once: it is read twice."""
     stdin = str(file) == "-"
     if not stdin and (not file.exists() or file.is_dir()):
         raise UsageError(f"there is no file {file}.")
     if not stdin and file.is_file():
-        return eventfiles.Source(file, str(file))
+        return event_files.Source(file, str(file))
     copy = folder / "input"
     with copy.open("wb") as target, sys.stdin.buffer if stdin else file.open("rb") as stream:
         shutil.copyfileobj(stream, target)
-    return eventfiles.Source(copy, "stdin" if stdin else str(file))
+    return event_files.Source(copy, "stdin" if stdin else str(file))
 
 
-def _publish(file: Path, mapped: eventfiles.Mapped | None, broker: str, spool: Path, json: bool) -> None:
+def _publish(file: Path, mapped: event_files.Mapped | None, broker: str, spool: Path, json: bool) -> None:
     from taximeter import Meter
 
-    problems: list[eventfiles.Problem] = []
+    problems: list[event_files.Problem] = []
     begun = time.monotonic()
     with (
         Meter.from_env(broker_url=broker, redis_url=None, spool=spool, source="/cli/publish") as meter,
-        console.bar("events", eventfiles.count_lines(file), quiet=json) as bar,
+        console.bar("events", event_files.count_lines(file), quiet=json) as bar,
         _nothing_kept(meter),
     ):
         events = 0
@@ -126,7 +135,7 @@ def _publish(file: Path, mapped: eventfiles.Mapped | None, broker: str, spool: P
                 problems.append(problem)
         _confirm(meter, bar, below=0)
         confirmed = meter.stats().confirmed
-    _report(confirmed, problems, time.monotonic() - begun, json=json, mended_in_place=mapped is None)
+    _report(confirmed, problems, time.monotonic() - begun, json=json, fixed_in_place=mapped is None)
 
 
 @contextlib.contextmanager
@@ -144,17 +153,17 @@ def _nothing_kept(meter: Meter) -> Iterator[None]:
         raise
 
 
-def _record_all(meter: Meter, file: Path, mapped: eventfiles.Mapped | None) -> Iterator[eventfiles.Problem | None]:
+def _record_all(meter: Meter, file: Path, mapped: event_files.Mapped | None) -> Iterator[event_files.Problem | None]:
     """Record every row; yields None for each event that was accepted, and each problem."""
     from taximeter import InvalidEventError, SpoolError
 
-    rows = eventfiles.read_ndjson(file) if mapped is None else eventfiles.read_csv(file, mapped)
+    rows = event_files.read_ndjson(file) if mapped is None else event_files.read_csv(file, mapped)
     for row in rows:
         try:
-            if isinstance(row, eventfiles.Problem):
+            if isinstance(row, event_files.Problem):
                 yield row
                 continue
-            if isinstance(row, eventfiles.Line):
+            if isinstance(row, event_files.Line):
                 meter.publish_event(row.event)
             elif mapped is not None:
                 meter.record(
@@ -165,9 +174,11 @@ def _record_all(meter: Meter, file: Path, mapped: eventfiles.Mapped | None) -> I
                     quantities=row.quantities,
                     id=row.event_id,
                     time=row.time,
+                    user=row.user,
+                    tags=row.tags,
                 )
         except InvalidEventError as error:
-            yield eventfiles.Problem(row.line, str(error))
+            yield event_files.Problem(row.line, str(error))
         except SpoolError as error:
             raise CliError(f"{error}. {_AGAIN}") from error
         else:
@@ -206,7 +217,7 @@ def _confirm(meter: Meter, bar: console.Bar, *, below: int) -> None:
 
 
 def _report(
-    confirmed: int, problems: list[eventfiles.Problem], seconds: float, *, json: bool, mended_in_place: bool
+    confirmed: int, problems: list[event_files.Problem], seconds: float, *, json: bool, fixed_in_place: bool
 ) -> None:
     if json:
         listed = [{"line": problem.line, "problem": problem.sentence} for problem in problems]
@@ -219,9 +230,9 @@ def _report(
         console.say(f"{console.counted(confirmed, 'event')} published and confirmed by the broker in {seconds:.1f} s.")
         if problems:
             again = (
-                "Mend them and publish the file again."
-                if mended_in_place
-                else "Mend them in a file of their own: the ids come from the whole file, a changed one counts as new."
+                "Correct them and publish the file again."
+                if fixed_in_place
+                else "Correct them in a file of their own: the ids come from the whole file, so a changed file counts as new."
             )
             console.say(f"{console.counted(len(problems), 'row was', 'rows were')} left out. {again}")
     if problems:
@@ -229,24 +240,27 @@ def _report(
 
 
 def _units(pairs: list[str]) -> dict[str, str]:
-    units = {}
+    return dict(_pairs(pairs, "--map", "COLUMN=UNIT, such as tokens=input_tokens"))
+
+
+def _tags(pairs: list[str]) -> dict[str, str]:
+    return dict(_pairs(pairs, "--tag", "TAG=COLUMN, such as team=department"))
+
+
+def _pairs(pairs: list[str], option: str, form: str) -> Iterator[tuple[str, str]]:
     for pair in pairs:
-        column, equals, unit = pair.rpartition("=")
-        if not (column and equals and unit):
-            raise typer.BadParameter(f"{pair!r}: write COLUMN=UNIT, such as tokens=input_tokens", param_hint="--map")
-        units[column] = unit
-    return units
+        first, equals, second = pair.rpartition("=")
+        if not (first and equals and second):
+            raise typer.BadParameter(f"{pair!r}: write {form}", param_hint=option)
+        yield first, second
 
 
 def _start_time(text: str | None) -> dt.datetime | None:
     if text is None:
         return None
     try:
-        moment = dt.datetime.fromisoformat(text)
+        return event_files.parse_time(text, zone_needed=True)
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
         raise typer.BadParameter(
-            f"{text!r}: write a time with an offset, such as 2026-11-22T10:00:00Z", param_hint="--start-time"
-        )
-    return moment
+            f"{text[:40]!r}: write a time with an offset, such as 2026-11-22T10:00:00Z", param_hint="--start-time"
+        ) from None

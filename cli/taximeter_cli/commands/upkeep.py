@@ -1,4 +1,4 @@
-"""`taximeter worker`, `migrate` and `flags rebuild`: parts and upkeep of an installation."""
+"""`taximeter worker`, `migrate`, `flags rebuild` and `rollups rebuild`: parts and upkeep of an installation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Annotated
 
 import typer
 
-from taximeter_cli import addresses, console
+from taximeter_cli import addresses, console, odd_variables
 from taximeter_cli.embedded import state as states
 from taximeter_cli.options import DataDir, Json, JsonLog
-from taximeter_db import json_lines
+from taximeter_db import json_logs
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 flags = typer.Typer(no_args_is_help=True, help="The copy of every workspace's answer in Redis.")
+
+rollups = typer.Typer(no_args_is_help=True, help="The totals that the page's charts and filters read.")
 
 
 def _level(given: str) -> str:
@@ -37,12 +39,13 @@ def worker(
 
     Run as many as you like on one broker. Its metrics are on TAXIMETER_METRICS_PORT (default 9464).
     """
+    odd_variables.tell(as_json=json)
     known = addresses.find(data_dir, addresses.DATABASE, addresses.BROKER, addresses.REDIS)
     if not addresses.given():
         known = addresses.as_part(known, "worker")
     known |= addresses.master_key(states.data_folder(data_dir), os.environ)
     if json:
-        known[json_lines.VARIABLE] = json_lines.JSON
+        known[json_logs.VARIABLE] = json_logs.JSON
     command = [sys.executable, "-m", "taximeter_worker", f"--concurrency={concurrency}", f"--loglevel={loglevel}"]
     os.execve(command[0], command, {**os.environ, **known})  # noqa: S606 - the worker takes our place and our signals
 
@@ -54,7 +57,7 @@ def migrate(data_dir: DataDir = None, json: Json = False) -> None:
     """
     from taximeter_cli import session
     from taximeter_db import migrate as migrations
-    from taximeter_worker.pricing import seed
+    from taximeter_worker.pricing.loading import seed
 
     url = addresses.find(data_dir, addresses.DATABASE)[addresses.DATABASE]
     before = migrations.current(url)
@@ -80,10 +83,11 @@ def migrate(data_dir: DataDir = None, json: Json = False) -> None:
 
 @flags.command("rebuild")
 def rebuild(data_dir: DataDir = None, json: Json = False) -> None:
-    """Write every flag anew from the database, under a new epoch; booking goes on meanwhile."""
+    """Write every flag again from the database, under a new epoch; booking goes on meanwhile."""
     from taximeter_cli import session
-    from taximeter_worker.flags import connect_flags
-    from taximeter_worker.rebuild import rebuild as rebuild_flags
+    from taximeter_worker.consume.batch import hold_terms_of
+    from taximeter_worker.flags.connecting import connect_flags
+    from taximeter_worker.flags.rebuild import rebuild as rebuild_flags
 
     known = session.settings(data_dir)
     with (
@@ -91,7 +95,7 @@ def rebuild(data_dir: DataDir = None, json: Json = False) -> None:
         contextlib.closing(connect_flags(known.flags_redis_url, known.redis_timeout_seconds)) as client,
         console.bar("workspaces", None, quiet=json) as bar,
     ):
-        done = rebuild_flags(conn, client, bar.at)
+        done = rebuild_flags(conn, client, bar.at, terms=hold_terms_of(known))
     if done is None:
         return
     if json:
@@ -106,4 +110,41 @@ def rebuild(data_dir: DataDir = None, json: Json = False) -> None:
 
 @flags.callback()
 def _group() -> None:
+    """Keep `rebuild` a sub-command although it is the only one."""
+
+
+@rollups.command("rebuild")
+def rebuild_rollups(
+    workspaces: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORKSPACE]...", help="Of these; of all that name too many tools and models if none is given."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Make the rollups of workspaces again from their logs; booking goes on meanwhile.
+
+    Versions up to 0.1.0 bounded neither tools nor models in them, which makes the page slow where there are thousands.
+    """
+    from taximeter_cli import session
+    from taximeter_db.ledger import rollups as ledger_rollups
+
+    with session.database(data_dir) as conn:
+        usages = {}
+        for workspace_id in dict.fromkeys(workspaces or ledger_rollups.crowded(conn)):
+            with console.bar("usages", None, quiet=json) as bar:
+                usages[workspace_id] = ledger_rollups.rebuild(conn, workspace_id, bar.at)
+    if json:
+        console.emit({"usages": usages})
+    else:
+        console.say(
+            f"Made the rollups of {console.counted(len(usages), 'workspace')} again, from"
+            f" {console.counted(sum(usages.values()), 'usage')}."
+        )
+
+
+@rollups.callback()
+def _rollups_group() -> None:
     """Keep `rebuild` a sub-command although it is the only one."""

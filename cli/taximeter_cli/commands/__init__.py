@@ -1,0 +1,1 @@
+"""The commands of taximeter, one module each."""

@@ -1,0 +1,1 @@
+"""Invented traffic and history for taximeter up --demo."""

@@ -1,0 +1,1 @@
+"""What `taximeter doctor` checks."""
