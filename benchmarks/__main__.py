@@ -22,6 +22,7 @@ from benchmarks import (
     growth,
     machine,
     memory,
+    notices,
     partitions,
     profiling,
     reads,
@@ -41,7 +42,11 @@ SCENARIOS: dict[str, Callable[[str], Result]] = {
     "growth": growth.run,
     "memory": memory.run,
 }
-BY_NAME_ONLY: dict[str, Callable[[str], Result]] = {"partitions": partitions.run, "profile": profiling.run}
+BY_NAME_ONLY: dict[str, Callable[[str], Result]] = {
+    "notices": notices.run,
+    "partitions": partitions.run,
+    "profile": profiling.run,
+}
 """They answer questions of their own and are held to no target."""
 
 

@@ -10,8 +10,10 @@ import time
 import uuid
 
 from benchmarks.load import Load
-from taximeter_db import connect, ledger
-from taximeter_db.events import Usage
+from taximeter_db import connect
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.context import BookingContext
+from taximeter_db.ledger.events import Usage
 
 BATCH = 5_000
 COST = 6_000_000_000
@@ -26,7 +28,7 @@ def book(url: str, load: Load) -> float:
     while some := list(itertools.islice(names, BATCH)):
         made = usages(some)
         began = time.monotonic()
-        ledger.book(conn, made)
+        booking.book(conn, made, context=BookingContext(owe_flags=False))  # as a consumer does
         seconds += time.monotonic() - began
     conn.close()
     return load.events / seconds

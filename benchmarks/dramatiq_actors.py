@@ -18,12 +18,12 @@ from dramatiq.encoder import Encoder, MessageData
 
 from taximeter import names
 from taximeter_db import connect
-from taximeter_worker.booker import Booker, Prices
-from taximeter_worker.flags import FlagWriter
+from taximeter_worker.consume.batch import Booker, Prices
+from taximeter_worker.consume.brokers.source import Message
+from taximeter_worker.flags.writer import FlagWriter
 from taximeter_worker.metrics import Metrics
-from taximeter_worker.pricing import load_book
+from taximeter_worker.pricing.loading import load_book
 from taximeter_worker.settings import Settings
-from taximeter_worker.sources import Message
 
 
 class RawEncoder(Encoder):

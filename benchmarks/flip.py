@@ -6,79 +6,52 @@ minimum. A check every millisecond sees the flip.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-import uuid
 from collections import deque
 from typing import Any
 
-import kombu
-
+from benchmarks import pacing
 from benchmarks.results import Result
 from benchmarks.sides import check
 from benchmarks.stack import Stack, running_stack, wait_for
 from benchmarks.stats import in_turns, percentile
-from taximeter import Meter, names
-from taximeter_db import connect, ledger
+from taximeter import Meter
+from taximeter_db import connect
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.events import Payment
 
 LOOK_SECONDS = 0.001
-"""Between two looks: what is measured is up to so much too long, and the looking takes little of the machine."""
+"""Between two looks: what is measured is up to this much too long, and the looking takes little of the machine."""
 PAID = 1_000_000_000  # picodollars; each event costs 1 USD
 
 
-def _payments(count: int) -> list[ledger.Payment]:
+def _payments(count: int) -> list[Payment]:
     now = time.time_ns() // 1000
-    return [
-        ledger.Payment(f"flip-{n:06d}", "start", b"0" * 16, "top_up", PAID, None, None, now, b"{}")
-        for n in range(count)
-    ]
-
-
-def _publish(url: str, count: int, per_second: float, published: deque[tuple[str, float]]) -> None:
-    with kombu.Connection(url) as connection, connection.channel() as channel:
-        start = time.monotonic()
-        for number in range(count):
-            delay = start + number / per_second - time.monotonic()
-            if delay > 0:
-                time.sleep(delay)
-            workspace_id = f"flip-{number:06d}"
-            event = {
-                "specversion": "1.0",
-                "id": str(uuid.uuid4()),
-                "source": "/benchmarks/flip",
-                "type": names.USAGE_TYPE,
-                "subject": workspace_id,
-                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "data": {
-                    "tool": "chat",
-                    "provider": "openai",
-                    "model": "gpt-4o",
-                    "quantities": {"input_tokens": 0, "output_tokens": 100_000},
-                },
-            }
-            message = channel.prepare_message(
-                json.dumps(event).encode(),
-                content_type=names.CONTENT_TYPE_EVENT,
-                content_encoding="utf-8",
-                properties={"delivery_mode": 2},
-            )
-            published.append((workspace_id, time.monotonic()))
-            channel.basic_publish(message, exchange=names.EXCHANGE, routing_key=names.USAGE_ROUTING_KEY)
+    return [Payment(f"flip-{n:06d}", "start", b"0" * 16, "top_up", PAID, None, None, now, b"{}") for n in range(count)]
 
 
 def measure(stack: Stack, per_second: float, count: int) -> dict[str, Any]:
     """Milliseconds from publication to enabled() false, over `count` flips."""
     environment = stack.fresh(f"flip_{time.monotonic_ns()}")
     with connect.booking_connection(environment["TAXIMETER_DATABASE_URL"]) as conn:
-        ledger.book(conn, [], _payments(count))
+        booking.book(conn, [], _payments(count))
     workers = stack.workers(1, environment)
     meter = Meter(redis_url=environment["TAXIMETER_REDIS_URL"])
     for number in range(count):  # every answer is in the process before the first event
         # A first answer is asked of Valkey, which may be busy; then the policy answers, and that is not what is measured.
         wait_for(lambda name=f"flip-{number:06d}": meter.enabled(name), 10, "a first answer")  # type: ignore[misc]
     published: deque[tuple[str, float]] = deque()
-    sender = threading.Thread(target=_publish, args=(environment["TAXIMETER_BROKER_URL"], count, per_second, published))
+    sender = threading.Thread(
+        target=pacing.publish,
+        args=(
+            environment["TAXIMETER_BROKER_URL"],
+            count,
+            per_second,
+            lambda number: f"flip-{number:06d}",
+            lambda *sent: published.append(sent),
+        ),
+    )
     cpu = stack.cpu_meter(worker=workers)
     sender.start()
     milliseconds = _watch(meter, published, count, count / per_second + 60)

@@ -31,7 +31,7 @@ class Confirms:
         self.confirmed = delivery_tag if multiple else self.confirmed + 1
 
     def wait(self, outstanding: int) -> None:
-        """Until at most so many are outstanding."""
+        """Wait until at most this number is outstanding."""
         while self.sent - self.confirmed > outstanding:
             self._channel.connection.drain_events(timeout=60)
 

@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 from psycopg import Connection
 
-from taximeter_db import connect, rollups
-from taximeter_db.partitions import ensure
+from taximeter_db import connect
+from taximeter_db.ledger import rollups
+from taximeter_db.ledger.partitions import ensure
 
 RUN = 250_000
 PAID = 5_000
@@ -37,6 +38,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     payloads: bool = False
     width: str | None = None
     prefix: str = "ws-"
+    users: int = 0
+    """How many users each workspace has, named in turn by its usages; 0: nobody is named."""
 
     def workspace_id(self, number: int) -> str:
         """Id of the workspace of a number from 0."""
@@ -72,10 +75,10 @@ _PAYLOADS = """, payloads AS (
 )"""
 _USAGES = f"""
 INSERT INTO taximeter.usages (seq, entry, price_version, occurred_at, recorded_at, cost, balance_after, workspace_id,
-                              event_id, tool, provider, model, quantities)
+                              event_id, tool, provider, model, user_id, quantities)
 SELECT seq, seq + 1, 1, at, at, {_COST}, %(paid)s - ({_SPENT}), workspace_id, key::text,
        (ARRAY['chat', 'search', 'summaries', 'images'])[1 + seq % 4], 'openai',
-       (ARRAY['gpt-4o', 'gpt-4o-mini', 'o3'])[1 + seq % 3],
+       (ARRAY['gpt-4o', 'gpt-4o-mini', 'o3'])[1 + seq % 3], 'u-' || seq % NULLIF(%(users)s, 0),
        CASE WHEN seq % 8 = 0 THEN '{{"input_tokens": 12000, "output_tokens": 3000}}'::json
             ELSE '{{"input_tokens": 1200, "output_tokens": 300}}'::json END
 FROM made
@@ -144,6 +147,7 @@ def _parameters(shape: Shape) -> dict[str, Any]:
         "usages": shape.usages,
         "workspaces": shape.workspaces,
         "prefix": shape.prefix,
+        "users": shape.users,
         "seconds": shape.days * 86_400,
         "paid": PAID if shape.usages / shape.workspaces < 100_000 else 1_000 * PAID,
         "until": dt.datetime.now(dt.UTC),
@@ -151,7 +155,7 @@ def _parameters(shape: Shape) -> dict[str, Any]:
 
 
 def lay_partitions(conn: Connection[Any], days: float, width: str | None = None) -> int:
-    """Make the log's empty partitions anew, from some days ago on, in this width; returns how many there are.
+    """Replace the log's empty partitions by ones of this width that begin some days ago; returns their number.
 
     Raises:
         SystemExit: The log holds usages.
@@ -168,19 +172,12 @@ def lay_partitions(conn: Connection[Any], days: float, width: str | None = None)
         conn.execute("DELETE FROM taximeter.usage_partitions")
         if width is not None:
             conn.execute("UPDATE taximeter.ledger_state SET partition_width = %s", [width])
-        # A slice that ends where the first one begins: ensure_partitions follows on the last.
-        conn.execute(
-            """INSERT INTO taximeter.usage_partitions
-               SELECT first - interval '1 day', first
-               FROM (SELECT date_trunc(partition_width, now() - make_interval(secs => %s), 'UTC') AS first
-                     FROM taximeter.ledger_state) AS f""",
-            [days * 86_400],
-        )
-        made = ensure(conn)
-        conn.execute(
-            "DELETE FROM taximeter.usage_partitions WHERE starts_at = (SELECT min(starts_at) FROM taximeter.usage_partitions)"
-        )
-    return made
+        moment, now = conn.execute("SELECT now() - make_interval(secs => %s), now()", [days * 86_400]).fetchone()  # type: ignore[misc]
+        past = 0
+        while moment <= now:
+            (moment,) = conn.execute("SELECT taximeter.ensure_partition_at(%s)", [moment]).fetchone()  # type: ignore[misc]
+            past += 1
+        return past + ensure(conn)
 
 
 def roll_up(url: str, shape: Shape) -> None:
@@ -209,9 +206,10 @@ def main() -> None:
     parser.add_argument("url", help="an empty, migrated database, as its owner")
     parser.add_argument("--usages", type=int, default=1_000_000)
     parser.add_argument("--workspaces", type=int, default=1_000)
-    parser.add_argument("--days", type=float, default=60.0, help="spread over so many days up to now (60)")
+    parser.add_argument("--days", type=float, default=60.0, help="spread over this number of days up to now (60)")
     parser.add_argument("--ids", choices=sorted(_KEY), default="uuid7")
     parser.add_argument("--prefix", default="ws-", help="workspaces are called PREFIX000000 and so on (ws-)")
+    parser.add_argument("--users", type=int, default=0, help="that each workspace's usages name in turn (nobody)")
     parser.add_argument("--width", choices=["day", "week", "month"], help="of the partitions (the ledger's)")
     parser.add_argument("--payloads", action="store_true", help="with an input and an output each")
     parser.add_argument("--rollups", action="store_true", help="with the page's rollups")

@@ -19,7 +19,7 @@ _WORDS = 4_000
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """A load. `payload_bytes` are those of input and output together, `ids` what the event ids are.
 
-    `slice_events`: after so many the producer waits until it is told to go on, so that it runs ahead no further; 0: never.
+    `slice_events`: after this number of events the producer waits until it is told to continue; 0: never.
     `spread`: ``zipf`` (the workspace of rank n has 1/n of the first one's events), ``uniform`` or ``hot`` (all one's).
     """
 

@@ -33,8 +33,8 @@ from benchmarks import generate
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.receipts import Receipts
 from taximeter_dashboard.app import create_app
+from taximeter_dashboard.auth.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 from taximeter_dashboard.settings import Settings
-from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 from taximeter_db import migrate
 from taximeter_db.connect import connection
 
@@ -115,7 +115,7 @@ def measure(url: str, count: int) -> None:
                 f"{name:<34}{statistics.median(taken):>8.1f} ms{min(taken):>8.1f} ms{page:>9.1f} ms{database:>9.1f} ms",
                 flush=True,
             )
-    app.state.house.close()
+    app.state.app_context.close()
 
 
 @contextmanager

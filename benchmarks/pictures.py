@@ -22,16 +22,16 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from taximeter_cli import demo
-from taximeter_cli.demo_history import Past
+from taximeter_cli.demo import traffic
+from taximeter_cli.demo.history import Past
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.receipts import Receipts
 from taximeter_dashboard.app import create_app
+from taximeter_dashboard.auth.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 from taximeter_dashboard.settings import Settings
-from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 from taximeter_db import connect, migrate, workspaces
-from taximeter_db.events import Policy
-from taximeter_worker.pricing import load_book, seed
+from taximeter_db.ledger.events import Policy
+from taximeter_worker.pricing.loading import load_book, seed
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -108,9 +108,9 @@ def running_site() -> Iterator[Site]:
         migrate.upgrade(server.url())
         with connect.connection(server.url()) as conn:
             seed(conn)
-        demo.price_pictures(server.url())
+        traffic.price_pictures(server.url())
         with connect.booking_connection(server.url()) as conn:
-            demo.past(conn, Policy(), dt.datetime.now(dt.UTC))
+            traffic.past(conn, Policy(), dt.datetime.now(dt.UTC))
             workspaces.set_limits(conn, "quiet-harbor")
             run_down(conn, "little-press", "low")
             run_down(conn, "night-garden", "insufficient")
@@ -125,7 +125,7 @@ def running_site() -> Iterator[Site]:
 
 def run_down(conn: Any, workspace: str, status: str) -> None:
     """Give a workspace a little credit and let it use that up, until its status is the one asked for."""
-    past = Past(conn, load_book(conn), demo.anything, Policy(), random.Random(3))
+    past = Past(conn, load_book(conn), traffic.anything, Policy(), random.Random(3))
     moment = dt.datetime.now(dt.UTC)
     past.pay(moment, workspace, "0.25", "five of them for a start")
     while past.states[workspace].status != status:

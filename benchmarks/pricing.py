@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 
-from taximeter_db.events import Usage
-from taximeter_db.prices import Entry, Target, Tier, Window
-from taximeter_worker.pricing import PriceBook
-from taximeter_worker.pricing.book import microseconds
+from taximeter.pricing.price_book import PriceBook
+from taximeter.pricing.price_index import microseconds
+from taximeter_db.ledger.events import Usage
+from taximeter_db.prices.store import Entry, Target, Tier, Window
 
 MODELS = 416
 STARTS = (None, dt.datetime(2026, 3, 1, tzinfo=dt.UTC), dt.datetime(2026, 9, 1, tzinfo=dt.UTC))

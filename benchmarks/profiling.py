@@ -23,7 +23,8 @@ from benchmarks.load import Load
 from benchmarks.results import Result
 from benchmarks.sides import booked, fresh, go, start_producers, wait_until_booked
 from benchmarks.stack import Stack, running_stack
-from taximeter_db import connect, ledger
+from taximeter_db import connect
+from taximeter_db.ledger import booking
 
 TOP = 25
 _STATEMENTS = """
@@ -158,9 +159,9 @@ def _plans(url: str, load: Load) -> list[str]:
         prepare=False,
     )
     names = load.workspace_ids()
-    ledger.book(conn, usages(names[:BATCH]))
+    booking.book(conn, usages(names[:BATCH]))
     plans.clear()
-    ledger.book(conn, usages(names[BATCH : 2 * BATCH]))
+    booking.book(conn, usages(names[BATCH : 2 * BATCH]))
     conn.close()
     # The statement's text stands before its plan, with its comments: its first words tell which it is.
     return [re.sub(r"^.*?Query Text: ", "", plan, flags=re.DOTALL) for plan in plans]

@@ -14,7 +14,7 @@ from benchmarks.sides import check
 from benchmarks.stack import running_stack
 from benchmarks.stats import in_turns, percentile
 from taximeter_db import connect
-from taximeter_db.reading import filtered, payments, summary, usages
+from taximeter_db.queries import filtered, payments, summary, usages
 
 USAGES = {"short": 2_000_000, "full": 10_000_000, "smoke": 5_000}
 PAGE = 20
@@ -26,7 +26,7 @@ READS: dict[str, Read] = {
     "page deep": lambda conn, name, count: usages.between(conn, name, count // 2 - PAGE + 1, count // 2),
     "page filtered": lambda conn, name, _: filtered.matches(conn, name, filtered.Filter(tool="chat", model="o3")),
     "filtered, deep": lambda conn, name, count: filtered.matches(
-        conn, name, filtered.Filter(tool="chat", model="o3"), before=count // 2
+        conn, name, filtered.Filter(tool="chat", model="o3"), filtered.Window(before=count // 2)
     ),
     "filtered, no match": lambda conn, name, _: filtered.matches(conn, name, filtered.Filter(cost_min=10**12)),
     "filtered, totals": lambda conn, name, _: filtered.totals(conn, name, filtered.Filter(tool="chat", model="o3")),

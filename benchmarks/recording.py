@@ -1,4 +1,4 @@
-"""record() itself: how long a call takes while the publisher works and while there is no broker, and how fast all is confirmed."""
+"""record() itself: how long a call takes while the publisher works and without a broker, and how fast everything is confirmed."""
 
 from __future__ import annotations
 

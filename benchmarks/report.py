@@ -1,7 +1,7 @@
 """Bring docs/performance.md and docs/scaling.md up to date with measurements: ``python -m benchmarks.report [FILE]``.
 
 FILE is what ``python -m benchmarks --json`` wrote (benchmarks/results.json). What lies between the marks
-``<!-- measured: NAME -->`` and ``<!-- end -->`` of the documents is written anew, and so are the plots; the prose around it is
+``<!-- measured: NAME -->`` and ``<!-- end -->`` of the documents is written again, and so are the plots; the prose around it is
 people's.
 """
 

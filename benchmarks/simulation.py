@@ -1,4 +1,4 @@
-"""A discrete simulation of booking: workers that share queues, a database with so many cores, and rows that only one may hold.
+"""A discrete simulation of booking: workers that share queues, a database with a number of cores, and rows that only one may hold.
 
 What the arithmetic of `benchmarks.capacity` cannot see is waiting: every batch of a Zipf load debits the busiest workspaces, and
 from its debit to its commit nobody else can. So batches of one queue take turns on those rows, however many workers there are;
@@ -31,7 +31,7 @@ _NOISE_SHAPE = 20.0
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """What is simulated. Times in microseconds an event, `commit_us` of a batch; `events_per_second` arrive.
 
-    `machine_cores`: everything, producers and broker too (`other_us`), shares so many cores; None: parts have their own.
+    `machine_cores`: everything, producers and broker too (`other_us`), shares this number of cores; None: parts have their own.
     `hottest_shard_share`: of all events; 1/shards where the load is even.
     """
 
@@ -66,7 +66,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Resource:
-    """Something that so many may hold at a time; first come, first served."""
+    """Something that a limited number may hold at a time; first come, first served."""
 
     def __init__(self, capacity: int) -> None:
         self.free = self.capacity = capacity

@@ -26,9 +26,9 @@ from servers.rabbitmq import RabbitMQ  # noqa: E402
 from taximeter_cli.embedded.postgres import Postgres  # noqa: E402
 from taximeter_cli.embedded.valkey import Valkey  # noqa: E402
 from taximeter_db import connect, migrate  # noqa: E402
-from taximeter_worker.flags import connect_flags  # noqa: E402
-from taximeter_worker.pricing import seed  # noqa: E402
-from taximeter_worker.rebuild import rebuild  # noqa: E402
+from taximeter_worker.flags.connecting import connect_flags  # noqa: E402
+from taximeter_worker.flags.rebuild import rebuild  # noqa: E402
+from taximeter_worker.pricing.loading import seed  # noqa: E402
 
 GIGABYTE = 2**30
 # As docs/deployment.md recommends; fsync and synchronous_commit stay on, that is what is measured.
@@ -173,7 +173,7 @@ class Stack:
             client.close()
 
     def wait_for_consumers(self, environment: dict[str, str], count: int) -> None:
-        """Until so many consume the usage queue."""
+        """Wait until this number of consumers has the usage queue."""
         with kombu.Connection(environment["TAXIMETER_BROKER_URL"]) as connection:
             wait_for(lambda: _consumers(connection) >= count, 60, "the workers to consume")
 

@@ -29,7 +29,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """The smallest value that at least so many percent of the values do not exceed (nearest rank)."""
+    """The nearest-rank percentile: the smallest value that at least `percent` percent of the values do not exceed."""
     ordered = sorted(values)
     rank = -(-len(ordered) * percent // 100)
     return ordered[max(0, int(rank) - 1)]

@@ -1,4 +1,4 @@
-"""How fast the whole ledger is verified, and all flags are made anew. The ledger verified was booked, not generated."""
+"""How fast the whole ledger is verified, and all flags are rebuilt. The ledger verified was booked, not generated."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from benchmarks.sides import fresh, verified
 from benchmarks.stack import Stack, running_stack
 from benchmarks.stats import in_turns
 from taximeter_db import connect
-from taximeter_worker.flags import connect_flags
-from taximeter_worker.rebuild import rebuild
+from taximeter_worker.flags.connecting import connect_flags
+from taximeter_worker.flags.rebuild import rebuild
 
 
 def run(form: str) -> Result:

@@ -20,6 +20,7 @@ EVERYTHING = ROOT / "requirements-dev.txt"
 
 PERMISSIVE = frozenset(
     {"MIT", "MIT-0", "MIT-CMU", "BSD", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "0BSD", "Zlib"}
+    | {"CC0-1.0", "CNRI-Python"}
 )
 # Used unchanged, as libraries: the LGPL and the MPL ask for nothing more than their text and their own sources.
 WEAK = frozenset({"LGPL-3.0-only", "LGPL-3.0-or-later", "MPL-2.0"})
@@ -34,8 +35,14 @@ _SPELLINGS = {
     "Python Software Foundation License": "PSF-2.0",
     "The Unlicense (Unlicense)": "Unlicense",
 }
-# Packages whose metadata name no licence, with the one that their source distribution holds.
-READ_BY_HAND = {"axe-playwright-python": "MIT"}
+# Packages whose metadata name no licence that can be understood, with the one that their own files hold.
+READ_BY_HAND = {
+    "axe-playwright-python": "MIT",
+    "dirtyjson": "MIT OR AFL-2.1",
+    "mistralai": "Apache-2.0",
+    "tiktoken": "MIT",
+    "tqdm": "MPL-2.0 AND MIT",
+}
 
 
 def required(path: Path) -> list[str]:
@@ -92,7 +99,7 @@ def check_vulnerabilities() -> list[str]:
     skipped = len(report["dependencies"]) - len(packages)
     print(f"Vulnerabilities: {len(packages)} packages checked, {skipped} unknown to the advisory service in reach.")
     return [
-        f"{one['name']} {one['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'no version yet'}."
+        f"{one['name']} {one['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'no version yet'}."
         for one in packages
         for flaw in one.get("vulns", [])
     ]
