@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import redis
 
+import hypothesis_profile as _hypothesis_profile  # noqa: F401 -- registers it before hypothesis looks for it
 from servers import QUICK_POSTGRES, QUICK_VALKEY, require
 from servers import rabbitmq as rabbitmq_server
 from servers.databases import drop_database, make_database, migrated_template
@@ -24,8 +25,52 @@ from taximeter_cli.embedded.logins import part_url
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE, Valkey
 
-# The tests start dozens of Python processes. Where this is set, each would compile every module that it imports anew.
+# The tests start dozens of Python processes. Where this is set, each would compile every module that it imports again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+_SERVER_FIXTURES = {"server_folder", "broker_url", "running", "new_instance", "old_redis"}
+_MARKED_PATHS = {
+    "faults": ("tests/faults/", "tests/system/test_kill_loop.py"),
+    # They ask for servers (a provider's too, on this machine), or start whole programs, which start their own.
+    "servers": (
+        "tests/benchmarks/test_generate.py",
+        "tests/cli/test_commands.py",
+        "tests/cli/test_process.py",
+        "tests/cli/test_up.py",
+        "tests/dashboard/browser/",
+        "tests/dashboard/test_api_schema.py",
+        "tests/gateway/test_schema.py",
+        "tests/holds/",
+        "tests/integrations/",
+        "tests/malformed_input/",
+        "tests/model/",
+        "tests/producers/integrations/",
+        "tests/security/test_secrets.py",
+        "tests/system/",
+        "tests/worker/test_processes.py",
+        "tests/worker/test_settings.py::test_a_worker_without_settings",
+    ),
+}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what the tier that was asked for leaves out: some import a provider's whole library."""
+    path = collection_path.relative_to(config.rootpath).as_posix() + "/" * collection_path.is_dir()
+    for marker, paths in _MARKED_PATHS.items():
+        if f"not {marker}" in config.option.markexpr and path.startswith(paths):
+            return True
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests into tiers: those without any mark need no server and no process of ours (`make test-fast`)."""
+    for item in items:
+        for marker, paths in _MARKED_PATHS.items():
+            if item.nodeid.startswith(paths):
+                item.add_marker(marker)
+        if _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("servers")
 
 
 @pytest.fixture(scope="session")
@@ -198,14 +243,6 @@ def broker_url(request: pytest.FixtureRequest) -> str:
         return url
     server: Valkey = request.getfixturevalue("valkey")
     return server.url(BROKER_DATABASE)
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of real traffic and price vectors beside the checkout; it is no part of the project."""
-    folder = Path(__file__).parents[2] / "shared"
-    require("The folder of test data", folder.is_dir(), f"put it at {folder}")
-    return folder
 
 
 @pytest.fixture

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import time
-from decimal import Decimal
 from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+import factories
 from taximeter_cli.embedded.logins import part_url
+from taximeter_dashboard.auth.viewers import OWNER
 from taximeter_dashboard.settings import Settings
-from taximeter_dashboard.viewers import OWNER
-from taximeter_db.events import Payment, Usage, event_key
+from taximeter_db.ledger.events import Payment, Usage
 
 SECRET = "dashboard secret of the tests, long enough"
 HOST_SECRET = "host platform's secret, shared with the page"
@@ -22,46 +20,19 @@ ISSUER = "https://host.example"
 AUDIENCE = "ai-tracking"
 PICO = 10**12
 
-_numbers = itertools.count(1)
-
 
 def make_usage(workspace_id: str = "acme", event_id: str | None = None, cost: str = "0.0000305", **other: Any) -> Usage:
-    event_id = event_id or f"event-{next(_numbers)}"
-    fields: dict[str, Any] = {
-        "tool": "chat",
-        "provider": "openai",
-        "model": "gpt-4o",
-        "quantities": {"input_tokens": 12, "output_tokens": 3},
-        "occurred_at": time.time_ns() // 1000,
-        "payload": b'{"input":"What is a lighthouse?","output":"A tower with a light.","metadata":{"user":"u-17"}}',
-        "raw": b"{}",
-        "fingerprint": hashlib.blake2b(f"{event_id}{cost}".encode(), digest_size=16).digest(),
-        "price_version": 1,
-        **other,
-    }
-    return Usage(
-        workspace_id=workspace_id,
-        event_id=event_id,
-        key=event_key(event_id),
-        cost=int(Decimal(cost) * PICO),
-        **fields,
-    )
+    """A usage with a payload, of a cost in dollars."""
+    payload = b'{"input":"What is a lighthouse?","output":"A tower with a light.","metadata":{"user":"u-17"}}'
+    return factories.make_usage(workspace_id, event_id, cost, **{"payload": payload, **other})
 
 
 def make_payment(
     workspace_id: str = "acme", amount: str = "25", payment_id: str | None = None, **other: Any
 ) -> Payment:
-    payment_id = payment_id or f"payment-{next(_numbers)}"
-    fields: dict[str, Any] = {
-        "kind": "top_up",
-        "transaction": {"provider": "stripe", "reference": "pi_3"},
-        "note": "thank you",
-        "occurred_at": time.time_ns() // 1000,
-        "raw": b"{}",
-        "fingerprint": hashlib.blake2b(payment_id.encode(), digest_size=16).digest(),
-        **other,
-    }
-    return Payment(workspace_id=workspace_id, payment_id=payment_id, amount=int(Decimal(amount) * PICO), **fields)
+    """A payment in dollars with everything that the page shows of one."""
+    shown = {"transaction": {"provider": "stripe", "reference": "pi_3"}, "note": "thank you"}
+    return factories.make_payment(workspace_id, amount, payment_id, **{**shown, **other})
 
 
 def make_token(role: str | None = OWNER, workspaces: Any = ("acme",), *, key: Any = None, **claims: Any) -> str:
@@ -73,7 +44,7 @@ def make_token(role: str | None = OWNER, workspaces: Any = ("acme",), *, key: An
         "sub": "u-1",
         "name": "Ada",
         "role": role,
-        "workspaces": workspaces if isinstance(workspaces, dict) else list(workspaces),
+        "workspaces": list(workspaces) if isinstance(workspaces, tuple) else workspaces,
         **claims,
     }
     body = {name: value for name, value in body.items() if value is not None}
@@ -92,6 +63,7 @@ def make_settings(owner_url: str, **other: Any) -> Settings:
         "token_algorithms": ("HS256",),
         "token_issuer": ISSUER,
         "token_audience": AUDIENCE,
+        "api_requests_per_minute": 0,
         **other,
     }
     return Settings(database_url=part_url(owner_url, "dashboard"), **values)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from taximeter_worker.decode import Limits, decode_message
+from cloud_events import cloud_event
+from taximeter import names
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.decode.result import Limits
 
 BATCH = "application/cloudevents-batch+json"
 EVENT = "application/cloudevents+json"
@@ -13,16 +16,12 @@ NOW = 1_795_345_200_000_000  # 2026-11-22T11:00:00Z
 
 def event(number=1, *, data=None, without=(), **attributes):
     """A good usage event as a dict, with the changes asked for."""
-    made = {
-        "specversion": "1.0",
-        "id": f"0199c7f2-6d0e-7a55-8f3c-{number:012x}",
+    given = {
+        "event_id": f"0199c7f2-6d0e-7a55-8f3c-{number:012x}",
         "source": "/tools/chat",
-        "type": "taximeter.usage.v1",
-        "subject": "acme",
         "time": "2026-11-22T10:00:00.123Z",
-        "data": {"tool": "chat", "model": "gpt-4o", "quantities": {"input_tokens": 1200}} if data is None else data,
-        **attributes,
     }
+    made = {**cloud_event(names.USAGE_TYPE, usage_data() if data is None else data, **given), **attributes}
     return {name: value for name, value in made.items() if name not in without}
 
 
@@ -32,7 +31,7 @@ def usage_data(**changes):
 
 def payment(**changes):
     data = {"amount": "25.00", "kind": "top_up", **changes}
-    return event(type="taximeter.payment.v1", data={name: value for name, value in data.items() if value is not ...})
+    return event(type=names.PAYMENT_TYPE, data={name: value for name, value in data.items() if value is not ...})
 
 
 def wire(value):

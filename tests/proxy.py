@@ -20,10 +20,10 @@ HOST = "127.0.0.1"
 
 
 class Proxy:
-    """Forwards connections on a free loopback port to ``host:port``."""
+    """Forwards connections on a free port, of the loopback unless told otherwise, to ``host:port``."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.host = HOST
+    def __init__(self, host: str, port: int, *, listen: str = HOST) -> None:
+        self.host = listen
         self._target = (host, port)
         self._requests_flowing = threading.Event()
         self._replies_flowing = threading.Event()
@@ -37,7 +37,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server((HOST, 0))
+        self._listener = socket.create_server((listen, 0))
         self.port: int = self._listener.getsockname()[1]
         self._start(self._accept)
 
@@ -72,7 +72,7 @@ class Proxy:
         self._replies_flowing.set()
 
     def slice(self, piece_bytes: int) -> None:
-        """Forward in pieces of at most so many bytes."""
+        """Forward in pieces of at most this number of bytes."""
         self._piece_bytes = piece_bytes
 
     def drop_reply(self, needle: bytes, *, cut: bool = True) -> threading.Event:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
-import os
 import secrets
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,50 +19,28 @@ import psycopg
 import redis
 from kombu import Connection
 
+from cloud_events import now_text, payment_event, usage_event
 from taximeter import names
+from taximeter_db.audit.verify import verify
 from taximeter_db.connect import connection
-from taximeter_db.prices import Price, Target
-from taximeter_db.prices_change import set_price
-from taximeter_db.verify import verify
+from taximeter_db.prices.changes import set_price
+from taximeter_db.prices.store import Price, Target
 
 PER_TOKEN_PICO = 1_000_000
 """What the tests' price book asks for a token of model m: 1 USD per million."""
-
-
-def eventually(check: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
-    """Wait until ``check`` returns something true, and return that."""
-    deadline = time.monotonic() + seconds
-    while True:
-        result = check()
-        if result:
-            return result
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} seconds: {what or check}")
-        time.sleep(0.02)
-
-
-_number = itertools.count(1)
 
 
 def usage(
     workspace: str = "acme", tokens: int = 1000, *, event_id: str | None = None, model: str = "m", **data: Any
 ) -> dict[str, Any]:
     """A usage event. 1,000 tokens of model m cost 0.001 USD with ``set_prices``."""
-    return {
-        "specversion": "1.0",
-        "id": event_id or f"{os.getpid():x}-{next(_number):08d}-{secrets.token_hex(4)}",
-        "source": "/tests",
-        "type": names.USAGE_TYPE,
-        "subject": workspace,
-        "time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-        "data": {"tool": "chat", "provider": "p", "model": model, "quantities": {"input_tokens": tokens}, **data},
-    }
+    data = {"provider": "p", "model": model, "quantities": {"input_tokens": tokens}, **data}
+    return usage_event(workspace, event_id, time=now_text(), **data)
 
 
 def payment(workspace: str, amount: str, *, payment_id: str | None = None, kind: str = "top_up") -> dict[str, Any]:
     """A payment event."""
-    event = usage(workspace, event_id=payment_id)
-    return {**event, "type": names.PAYMENT_TYPE, "data": {"amount": amount, "kind": kind}}
+    return payment_event(workspace, amount, payment_id, time=now_text(), kind=kind)
 
 
 def set_prices(database_url: str, model: str = "m") -> None:
@@ -131,6 +106,46 @@ class Feed:
             self._connection.collect(socket_timeout=1)  # polite or not, whatever the node is doing
 
 
+class ConfirmedChannel:
+    """Publishes single messages to RabbitMQ; `wait` returns once the broker has confirmed them all.
+
+    What is not confirmed may be lost when the connection is closed: a quorum queue whose leader is not known yet keeps
+    messages in the channel's process.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel = connection.default_channel
+        self._channel.confirm_select()
+        self._sent = 0
+        self._unconfirmed: set[int] = set()
+        self._channel.events["basic_ack"].add(self._confirmed)
+        declare(self._channel)
+
+    def publish(self, message: amqp.Message, routing_key: str = names.USAGE_ROUTING_KEY) -> None:
+        """Hand one message to the broker."""
+        self._sent += 1
+        self._unconfirmed.add(self._sent)
+        self._channel.basic_publish(message, exchange=names.EXCHANGE, routing_key=routing_key, mandatory=True)
+
+    def _confirmed(self, tag: int, multiple: bool) -> None:
+        self._unconfirmed -= {sent for sent in self._unconfirmed if sent <= tag} if multiple else {tag}
+
+    def wait(self) -> None:
+        """Wait until every message is in its queue."""
+        while self._unconfirmed:
+            self._connection.drain_events(timeout=60)
+
+
+@contextlib.contextmanager
+def confirmed_channel(url: str) -> Iterator[ConfirmedChannel]:
+    """A channel that is closed once all that was published is confirmed."""
+    with Connection(url) as connection:
+        channel = ConfirmedChannel(connection)
+        yield channel
+        channel.wait()
+
+
 def declare(channel: Any) -> None:
     """The contract's topology."""
     channel.exchange_declare(names.EXCHANGE, "topic", durable=True, auto_delete=False)
@@ -141,10 +156,11 @@ def declare(channel: Any) -> None:
 
 
 class WorkerProcess:
-    """``celery -A taximeter_worker worker`` in a process of its own."""
+    """``celery -A taximeter_worker worker`` in a process of its own; ``prefix`` stands before its command."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, prefix: Sequence[str] = ()) -> None:
         self._environment = dict(environment)
+        self._prefix = prefix
         self.log = log
         self.metrics_port = int(environment.get("TAXIMETER_METRICS_PORT", "0"))
         self.options = [
@@ -161,7 +177,7 @@ class WorkerProcess:
         self._connected_before = self._connects()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "taximeter_worker", "worker", *self.options],
+                [*self._prefix, sys.executable, "-m", "celery", "-A", "taximeter_worker", "worker", *self.options],
                 env={"PYTHONFAULTHANDLER": "1", **self._environment, **more},
                 stdout=log,
                 stderr=log,

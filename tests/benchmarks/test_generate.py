@@ -6,28 +6,11 @@ import psycopg
 import pytest
 from benchmarks.generate import Shape, fill, lay_partitions, roll_up
 
-from taximeter_db import connect, ledger, rollups
-from taximeter_db.events import Usage, event_key
-from taximeter_db.reading import usages
-from taximeter_db.verify import verify
-
-
-def _usage(workspace_id: str, event_id: str, fingerprint: bytes = b"f" * 16) -> Usage:
-    return Usage(
-        workspace_id=workspace_id,
-        event_id=event_id,
-        key=event_key(event_id),
-        fingerprint=fingerprint,
-        tool="chat",
-        provider="openai",
-        model="o3",
-        quantities={"input_tokens": 1},
-        occurred_at=1_700_000_000_000_000,
-        payload=None,
-        raw=b"{}",
-        cost=1_000,
-        price_version=1,
-    )
+from factories import make_usage
+from taximeter_db import connect
+from taximeter_db.audit.verify import verify
+from taximeter_db.ledger import booking, rollups
+from taximeter_db.queries import usages
 
 
 @pytest.mark.parametrize("ids", ["uuid7", "random"])
@@ -35,10 +18,10 @@ def test_it_verifies_and_booking_goes_on_from_it(database_url, ids):
     shape = Shape(usages=10_001, workspaces=7, days=3, ids=ids, payloads=True, width="day")
     fill(database_url, shape)
     with connect.booking_connection(database_url) as conn:
-        # A generated id is remembered like any other: the same id again is no second usage.
+        # A generated id is remembered like any other: the same id again is a duplicate.
         first = usages.get(conn, shape.workspace_id(6), 1)
-        outcome = ledger.book(
-            conn, [_usage(shape.workspace_id(6), first.event_id), _usage(shape.workspace_id(6), "new")]
+        outcome = booking.book(
+            conn, [make_usage(shape.workspace_id(6), first.event_id), make_usage(shape.workspace_id(6), "new")]
         )
         assert (outcome.usages_booked, [one.reason for one in outcome.refused]) == (1, ["id_conflict"])
     with connect.connection(database_url) as conn:

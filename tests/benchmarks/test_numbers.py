@@ -16,7 +16,7 @@ from benchmarks.tables import aligned, bound_text, figure_lines, markdown, side_
 from benchmarks.targets import TARGETS
 
 from benchmarks import capacity, report, simulation, svg
-from taximeter_db import rows
+from taximeter_db.ledger import binary_rows
 
 
 def test_ratios_are_taken_turn_by_turn():
@@ -164,10 +164,10 @@ def test_loads_are_what_they_say():
 
 def test_binary_rows_are_split_where_they_end():
     made = [
-        b"\x00\x02" + rows.text("one") + rows.NULL,
-        b"\x00\x02" + rows.text("") + rows.text("x" * 300),
+        b"\x00\x02" + binary_rows.text("one") + binary_rows.NULL,
+        b"\x00\x02" + binary_rows.text("") + binary_rows.text("x" * 300),
     ]
-    data = rows.COPY_HEADER + b"".join(made) + rows.COPY_TRAILER
+    data = binary_rows.COPY_HEADER + b"".join(made) + binary_rows.COPY_TRAILER
     assert _split(data) == made
     ((copied, names, counts),) = batches([("b", made[0]), ("a", made[1])], 5)
     assert (copied, names, counts) == (data, ["a", "b"], [1, 1])

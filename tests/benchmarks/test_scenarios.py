@@ -11,7 +11,7 @@ from benchmarks.stack import ROOT
 
 pytestmark = pytest.mark.soak
 EVERY = [
-    "end-to-end", "recording", "asking", "flip", "upkeep", "reads", "growth", "memory", "partitions", "profile",
+    "end-to-end", "recording", "asking", "flip", "upkeep", "reads", "growth", "memory", "notices", "partitions", "profile",
 ]  # fmt: skip
 
 

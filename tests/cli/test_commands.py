@@ -20,9 +20,13 @@ import psycopg
 import pytest
 import redis
 
+from cloud_events import usage_event
 from instances import COMMAND, Instance, environment, taximeter
-from taximeter_cli import app, publish
+from taximeter import names
+from taximeter_cli import main
+from taximeter_cli.commands import publish
 from taximeter_cli.embedded.process import free_port, wait_until
+from taximeter_db import migrate
 
 
 def sent(instance: Instance, *events: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -33,15 +37,8 @@ def sent(instance: Instance, *events: dict[str, Any]) -> subprocess.CompletedPro
 
 
 def usage(workspace: str, event_id: str, **data: Any) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": event_id,
-        "source": "/tests",
-        "type": "taximeter.usage.v1",
-        "subject": workspace,
-        "time": "2026-01-01T00:00:00Z",
-        "data": {"tool": "chat", "provider": "openai", "model": "gpt-4o", "quantities": {"input_tokens": 1000}, **data},
-    }
+    data = {"provider": "openai", "model": "gpt-4o", "quantities": {"input_tokens": 1000}, **data}
+    return usage_event(workspace, event_id, time="2026-01-01T00:00:00Z", **data)
 
 
 def test_credit_answers_with_the_new_balance_and_the_flag_follows_at_once(running: Instance):
@@ -73,6 +70,9 @@ def test_credit_answers_with_the_new_balance_and_the_flag_follows_at_once(runnin
         (("no spaces", "1", "--id", "x"), "workspace"),
         (("acme", "1", "--id", ""), "id"),
         (("acme", "1", "--id", "x", "--kind", "gift"), "top_up"),
+        (("acme", "1", "--id", "x", "--kind", "clawback", "--payment", "pi_1"), "negative"),
+        (("acme", "-1", "--id", "x", "--kind", "clawback"), "payment_id"),
+        (("acme", "-1", "--id", "x", "--kind", "reinstated", "--payment", "pi_1"), "negative"),
         (("acme", "1", "--id", "x" * 256), "255"),
         (("acme", "1", "--id", "ä"), "ASCII"),
         (("acme", "1", "--id", "x", "--note", "n" * 2001), "2000"),
@@ -85,6 +85,17 @@ def test_credit_refuses_with_the_reason_and_books_nothing(running: Instance, arg
     assert word in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_payer_takes_money_back_gives_it_again_and_a_promo_expires(running: Instance):
+    running.json("credit", "back", "25.00", "--id", "pi_1")
+    for payment_id, amount, kind, balance in (
+        ("dp_1", "-25.00", "clawback", "0"),
+        ("dp_2", "25.00", "reinstated", "25"),
+        ("ex_1", "-5.00", "expiry", "20"),
+    ):
+        answer = running.json("credit", "back", amount, "--id", payment_id, "--kind", kind, "--payment", "pi_1")
+        assert answer["balance"] == balance
 
 
 def test_workspace_set_and_show(running: Instance):
@@ -166,7 +177,7 @@ def test_a_broker_that_is_away_leaves_nothing_behind(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TAXIMETER_BROKER_URL", "redis://127.0.0.1:1/1")
     monkeypatch.setattr(sys, "argv", ["taximeter", "publish", str(file)])
-    assert app.run() == 1
+    assert main.run() == 1
     told = capsys.readouterr().err
     assert "It confirmed 0 events before; the rest is not kept." in told
     assert "run the same command again" in told
@@ -210,6 +221,26 @@ def test_quarantine_is_listed_shown_replayed_and_dismissed(running: Instance):
     everything = running.json("quarantine", "replay", "--all")
     assert everything["kept"] >= 2
     assert running.json("quarantine", "list", "--workspace", "q-1", "--all", "--limit", "1")["more"]
+
+
+def test_what_came_with_a_quarantined_message_is_shown(running: Instance):
+    headers = {"ce-id": "a", "x-tool": "chat-7"}
+    envelope = {"body": "{", "content-type": names.CONTENT_TYPE_EVENT, "properties": {}, "headers": headers}
+    with redis.Redis.from_url(running.json("env")["TAXIMETER_BROKER_URL"]) as client:
+        client.lpush(names.USAGE_QUEUE, json.dumps(envelope))
+
+    def entries() -> list[dict[str, Any]]:
+        return running.json("quarantine", "list", "--reason", "bad_json")["entries"]
+
+    assert wait_until(lambda: len(entries()) == 1, 20)
+    [entry] = entries()
+    assert "properties" not in entry
+    number = str(entry["id"])
+    assert running.json("quarantine", "show", number)["properties"] == {"headers": headers}
+    assert "chat-7" in running("quarantine", "show", number).stdout
+    running("quarantine", "erase", number, "--yes")
+    assert running.json("quarantine", "show", number)["properties"] is None
+    assert "chat-7" not in running("quarantine", "show", number).stdout
 
 
 def test_a_quarantined_event_is_corrected_by_its_members_or_by_a_file(running: Instance, tmp_path):
@@ -256,19 +287,35 @@ def test_flags_rebuild_heals_a_flushed_cache(running: Instance):
         assert flags.exists("taximeter:flags:ready")
 
 
-def test_flags_rebuild_says_what_to_do_where_redis_refuses(running: Instance):
-    running("credit", "flag-1", "1", "--id", "f")
+def test_flags_rebuild_writes_what_must_be_known_into_a_full_memory(running: Instance):
+    running("credit", "flag-2", "--kind", "adjustment", "--id", "f", "--", "-1")
     with redis.Redis.from_url(running.addresses["TAXIMETER_REDIS_URL"]) as flags:
         flags.config_set("maxmemory", "1")
         try:
-            done = running("flags", "rebuild")
+            flags.flushdb()
+            assert running("flags", "rebuild").returncode == 0
+            assert flags.hget("taximeter:flag:{flag-2}", "enabled") == b"0"
         finally:
             flags.config_set("maxmemory", "0")
+    assert running("flags", "rebuild").returncode == 0
+
+
+def test_flags_rebuild_says_what_to_do_where_redis_refuses(running: Instance):
+    with redis.Redis.from_url(running.addresses["TAXIMETER_REDIS_URL"]) as flags:
+        flags.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            done = running("flags", "rebuild")
+        finally:
+            flags.execute_command("REPLICAOF", "NO", "ONE")
     assert done.returncode == 1
-    assert "Redis refused a command" in done.stderr
-    assert "memory" in done.stderr
+    assert "takes no flags" in done.stderr
     assert "flags rebuild" not in done.stderr
     assert running("flags", "rebuild").returncode == 0
+
+
+def test_rollups_are_made_again_from_the_log(running: Instance):
+    assert running("rollups", "rebuild").stdout == "Made the rollups of 0 workspaces again, from 0 usages.\n"
+    assert running.json("rollups", "rebuild", "nobody")["usages"] == {"nobody": 0}
 
 
 def test_who_of_the_staff_may_look_is_changed_and_logged(running: Instance):
@@ -454,14 +501,14 @@ def test_parts_log_json_where_that_is_asked_for(running: Instance, tmp_path):
         finally:
             worker.kill()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert {"celery.apps.worker", "taximeter_worker.consumer"} <= {line["logger"] for line in lines}
+    assert {"celery.apps.worker", "taximeter_worker.consume.consumer"} <= {line["logger"] for line in lines}
     (connected,) = (line for line in lines if line["message"] == "broker_connected")
     assert (connected["level"], connected["generation"]) == ("info", 1)
 
 
 def test_the_dashboard_logs_json_where_that_is_asked_for():
+    from taximeter_dashboard.auth.viewers import OWNER, Keys, Viewer
     from taximeter_dashboard.settings import Settings
-    from taximeter_dashboard.viewers import OWNER, Keys, Viewer
 
     away, secret, port = f"postgresql://taximeter:not-shown@127.0.0.1:{free_port()}/taximeter", "s" * 40, free_port()
     session = Keys(Settings(database_url=away, dashboard_secret=secret)).session(Viewer("u-1", "Ada", {"acme": OWNER}))
@@ -496,9 +543,14 @@ def _answers(port: int) -> bool:
     return False
 
 
-def test_version_is_the_packages():
-    done = taximeter("--version")
-    assert (done.returncode, done.stdout) == (0, f"taximeter {importlib.metadata.version('taximeter')}\n")
+def test_version_is_the_packages_and_the_schemas():
+    known = json.loads(taximeter("version", "--json").stdout)
+    assert known["version"] == importlib.metadata.version("taximeter")
+    assert known["schema"] == migrate.head()
+    for words in ("--version", "version"):
+        done = taximeter(words)
+        assert done.returncode == 0
+        assert done.stdout.startswith(f"taximeter {known['version']} (schema {known['schema']}, Python ")
 
 
 def test_every_command_explains_itself():

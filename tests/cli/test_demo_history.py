@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 
-from taximeter_cli import demo, demo_history
-from taximeter_cli.demo_history import Habit
-from taximeter_db import connect
-from taximeter_db.events import Policy
-from taximeter_db.reading import status_changes, usages
-from taximeter_db.verify import verify
-from taximeter_worker.pricing import seed
+from taximeter_cli.demo import history, traffic
+from taximeter_cli.demo.history import Habit
+from taximeter_db import connect, status_changes
+from taximeter_db.audit.verify import verify
+from taximeter_db.ledger.events import Policy
+from taximeter_db.queries import usages
+from taximeter_worker.pricing.loading import seed
 
 HABITS = {"rich": Habit(40, "40.00", "20.00", 3 * 10**12), "poor": Habit(40, "0.60", "0.60")}
 
@@ -20,11 +20,11 @@ def test_weeks_that_never_were(database_url: str):
     now = dt.datetime.now(dt.UTC)
     with connect.connection(database_url) as conn:
         seed(conn)
-    demo.price_pictures(database_url)
+    traffic.price_pictures(database_url)
     with connect.booking_connection(database_url) as conn:
-        states = demo_history.fill(conn, HABITS, demo.anything, Policy(), now, days=9)
+        states = history.fill(conn, history.Plan(HABITS, traffic.anything, Policy(), days=9), now)
         assert {state.workspace_id for state in states} == set(HABITS)
-        assert demo_history.fill(conn, HABITS, demo.anything, Policy(), now, days=9) == []
+        assert history.fill(conn, history.Plan(HABITS, traffic.anything, Policy(), days=9), now) == []
     with connect.connection(database_url) as conn:
         for state in states:
             rows = usages.between(conn, state.workspace_id, 1, 1000)

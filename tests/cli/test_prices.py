@@ -1,21 +1,20 @@
 """`taximeter prices`, as a person and as a machine use it."""
 
-import datetime as dt
 import io
 import json
 import os
 import sys
-import uuid
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from taximeter_cli import app
-from taximeter_db.connect import connection
-from taximeter_db.events import event_key
+from cloud_events import usage_event
+from dashboard_factory import make_usage
+from taximeter_cli import main
+from taximeter_db.connect import booking_connection
+from taximeter_db.ledger import booking
 
 
 class Done(NamedTuple):
@@ -40,7 +39,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             monkeypatch.setenv("TAXIMETER_DATABASE_URL", database_url)
             monkeypatch.setattr(sys, "argv", ["taximeter", "prices", *arguments])
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-            code = app.run()
+            code = main.run()
             return Done(code, *capsys.readouterr())
 
         return run
@@ -73,27 +72,17 @@ def refused(done: Done, code: int) -> str:
 
 
 def event(**changes: Any) -> dict[str, Any]:
-    data = {"tool": "chat", "quantities": {"requests": 3}, **changes.pop("data", {})}
-    return {
-        "specversion": "1.0",
-        "id": "e-1",
-        "source": "/tools/chat",
-        "type": "taximeter.usage.v1",
-        "subject": "acme",
-        "time": "2026-11-22T10:00:00Z",
-        "data": data,
-        **changes,
-    }
+    return {**usage_event(event_id="e-1", **{"quantities": {"requests": 3}, **changes.pop("data", {})}), **changes}
 
 
 def test_set_list_and_explain_a_price(run: Run, tmp_path: Path) -> None:
     said = ok(run("set", "--tool", "chat", "--unit", "requests", "--price", "2.50", "--per", "1000"))
-    assert "tool chat, requests: 2.50 per 1,000 since ever" in said
+    assert "tool chat, requests: 2.50 per 1,000 from the beginning" in said
     assert "revision 1" in said
     assert "Nothing to do" in ok(run("set", "--tool", "chat", "--unit", "requests", "--price", "2.5", "--per", "1000"))
     listed = ok(run("list"))
     assert "2.50 per 1,000" in listed
-    assert "since ever" in listed
+    assert "the beginning" in listed
     as_json = json.loads(ok(run("list", "--json")))
     assert as_json["revision"] == 1
     assert as_json["prices"][0]["amount"] == "2.50"
@@ -122,7 +111,7 @@ def test_explain_reads_lines_and_names_what_has_no_price(run: Run) -> None:
 def test_a_new_price_follows_and_history_shows_both(run: Run) -> None:
     ok(run("set", "--provider", "openai", "--model", "gpt-4o", "--unit", "requests", "--price", "1"))
     said = ok(run("set", "--provider", "openai", "--model", "gpt-4o", "--unit", "requests", "--price", "2"))
-    assert "Until then: 1 per 1 since ever" in said
+    assert "Until then: 1 per 1 from the beginning" in said
     ok(
         run(
             "set",
@@ -149,7 +138,7 @@ def test_overlap_and_back_dating_are_refused_with_both_versions(run: Run) -> Non
     one = ("set", "--tool", "chat", "--unit", "requests")
     ok(run(*one, "--price", "1"))
     said = refused(run(*one, "--price", "2", "--from", "2026-01-01"), 1)
-    assert "1 per 1 since ever" in said
+    assert "1 per 1 from the beginning" in said
     assert "2 per 1 from 2026-01-01T00:00:00Z" in said
     assert "--backdated" in said
     ok(run(*one, "--price", "2", "--from", "2026-01-01", "--backdated"))
@@ -163,7 +152,7 @@ def test_overlap_and_back_dating_are_refused_with_both_versions(run: Run) -> Non
         (["--tool", "chat", "--unit", "requests", "--price", "NaN"], "plain decimal"),
         (["--tool", "chat", "--unit", "requests", "--price", "1e-6"], "plain decimal"),
         (["--tool", "chat", "--unit", "requests", "--price", "1", "--per", "0"], "more than 0"),
-        (["--tool", "chat", "--unit", "input tokens", "--price", "1"], "is no unit"),
+        (["--tool", "chat", "--unit", "input tokens", "--price", "1"], "is not a unit"),
         (["--unit", "requests", "--price", "1"], "needs a target"),
         (["--provider", "openai", "--unit", "requests", "--price", "1"], "both the provider and the model"),
         (["--tool", "chat", "--model", "m", "--unit", "requests", "--price", "1"], "both the provider and the model"),
@@ -223,24 +212,16 @@ def test_a_file_with_a_refused_price_changes_nothing(run: Run, tmp_path: Path) -
     assert json.loads(ok(run("list", "--json")))["revision"] == 1
     ok(run("import", str(book), "--backdated"))
     book.write_text("{}")
-    assert "no price file" in refused(run("import", str(book)), 1)
+    assert "not a price file" in refused(run("import", str(book)), 1)
     assert "no file" in refused(run("import", "nowhere.json"), 2)
 
 
 def test_a_booked_usage_is_explained_by_the_book_that_priced_it(run: Run, database_url: str) -> None:
     ok(run("set", "--tool", "chat", "--unit", "seconds", "--price", "1.02", "--per", "3600"))
-    with connection(database_url) as conn:
-        for number, cost in (("1", "0.001133333333"), ("2", "9")):
-            conn.execute(
-                "INSERT INTO taximeter.usage_keys (event_key, workspace_id, fingerprint) VALUES (%s, 'acme', %s)",
-                (uuid.UUID(bytes=event_key(f"e-{number}")), uuid.UUID(int=0)),
-            )
-            conn.execute(
-                "INSERT INTO taximeter.usages (seq, entry, price_version, occurred_at, recorded_at, cost, balance_after,"
-                " workspace_id, event_id, tool, quantities)"
-                " VALUES (%s, %s, 1, %s, now(), %s, 0, 'acme', %s, 'chat', '{\"seconds\": 4.000000}')",
-                (number, number, dt.datetime(2026, 11, 22, tzinfo=dt.UTC), Decimal(cost), f"e-{number}"),
-            )
+    fields = {"provider": None, "model": None, "quantities": {"seconds": 4}, "occurred_at": 1_795_305_600_000_000}
+    with booking_connection(database_url) as conn:
+        for event_id, cost in (("e-1", "0.001133333333"), ("e-2", "9")):
+            booking.book(conn, [make_usage("acme", event_id, cost, **fields)])
     ok(run("set", "--tool", "chat", "--unit", "seconds", "--price", "99", "--from", "2026-01-01", "--backdated"))
     receipt = json.loads(ok(run("explain", "--workspace", "acme", "--event", "e-1", "--json")))
     assert (receipt["cost"], receipt["exact"]) == ("0.001133333333", "17/15000")

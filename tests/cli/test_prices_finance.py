@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from cloud_events import usage_event
 from taximeter import names
-from taximeter_cli import app
-from taximeter_db import ledger
+from taximeter_cli import main
 from taximeter_db.connect import booking_connection
-from taximeter_worker.booker import price
-from taximeter_worker.decode import decode_message
-from taximeter_worker.pricing import load_book
-from taximeter_worker.replay import replay_price_missing
+from taximeter_db.ledger import booking
+from taximeter_worker.consume.batch import price
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.pricing.loading import load_book
+from taximeter_worker.tasks.replay import replay_waiting
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 DAY = (NOW - dt.timedelta(days=1)).isoformat()
@@ -30,7 +31,7 @@ def run(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, caps
 
     def run(*arguments: str, code: int = 0) -> str:
         monkeypatch.setattr("sys.argv", ["taximeter", "prices", *arguments])
-        got = app.run()
+        got = main.run()
         done = capsys.readouterr()
         assert got == code, done.err
         return done.err if code else done.out
@@ -39,10 +40,8 @@ def run(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def event(number: str, quantities: dict[str, Any], model: str = "gpt-4o") -> dict[str, Any]:
-    data = {"tool": "chat", "provider": "openai", "model": model, "quantities": quantities}
     time = (NOW - dt.timedelta(hours=1)).isoformat()
-    envelope = {"specversion": "1.0", "source": "/t", "type": names.USAGE_TYPE, "subject": "acme", "time": time}
-    return {**envelope, "id": number, "data": data}
+    return usage_event(event_id=number, time=time, provider="openai", model=model, quantities=quantities)
 
 
 def book(url: str, *events: dict[str, Any]) -> None:
@@ -51,12 +50,12 @@ def book(url: str, *events: dict[str, Any]) -> None:
         body = json.dumps(list(events)).encode()
         decoded = decode_message(body, names.CONTENT_TYPE_BATCH, now=int(NOW.timestamp()) * 1_000_000)
         rejected = list(decoded.rejected)
-        ledger.book(conn, price(load_book(conn), decoded.usages, rejected), (), rejected)
+        booking.book(conn, price(load_book(conn), decoded.usages, rejected), (), rejected)
 
 
 def replay(url: str) -> int:
     with booking_connection(url) as conn:
-        return replay_price_missing(conn, lambda _states: None, book=load_book(conn))
+        return replay_waiting(conn, lambda *_: None, book=load_book(conn))
 
 
 def test_rules_are_set_listed_and_explained(run: Run, tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_a_correction_replaces_the_price_in_force(run: Run) -> None:
         "set", "--tool", "chat", "--unit", "requests", "--price", "2", "--from", "ever", code=1
     )
     said = run("set", "--tool", "chat", "--unit", "requests", "--price", "2.5", "--correct")
-    assert "2.5 per 1 since ever" in said
+    assert "2.5 per 1 from the beginning" in said
     assert "In its place: 25 per 1" in said
     assert [found["amount"] for found in json.loads(run("list", "--json"))["prices"]] == ["2.5"]
     assert "Nothing to do" in run("set", "--tool", "chat", "--unit", "requests", "--price", "2.5", "--correct")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 
 import pytest
 
+from factories import make_usage
 from taximeter_cli.receipts import Receipts
-from taximeter_db import connect, ledger, reading
-from taximeter_db.prices import Price, Target
-from taximeter_db.prices_change import set_price
-from taximeter_worker.booker import price
-from taximeter_worker.pricing import load_book
+from taximeter_db import connect, queries
+from taximeter_db.ledger import booking
+from taximeter_db.prices.changes import set_price
+from taximeter_db.prices.store import Price, Target
+from taximeter_worker.consume.batch import price
+from taximeter_worker.pricing.loading import load_book
 
 
 @pytest.mark.parametrize(("workspace_id", "cost"), [("acme", "0.03"), ("other", "0.06")])
@@ -22,21 +23,9 @@ def test_a_workspaces_discount_is_on_its_receipt(database_url: str, workspace_id
         half = Price(target=Target(None, None, None, "acme"), unit="@multiplier", amount=Decimal("0.5"), per=Decimal(1))
         for entry in (per_page, half):
             set_price(conn, entry, ever=True)
-        usage = ledger.Usage(
-            workspace_id=workspace_id,
-            event_id="e1",
-            key=ledger.event_key("e1"),
-            fingerprint=b"f" * 16,
-            tool="scan",
-            provider=None,
-            model=None,
-            quantities={"pages": 3},
-            occurred_at=time.time_ns() // 1000,
-            payload=None,
-            raw=b"{}",
-        )
-        ledger.book(conn, price(load_book(conn), [usage], []))
-        row = reading.usages.get(conn, workspace_id, 1)
+        usage = make_usage(workspace_id, tool="scan", provider=None, model=None, quantities={"pages": 3})
+        booking.book(conn, price(load_book(conn), [usage], []))
+        row = queries.usages.get(conn, workspace_id, 1)
         assert row is not None
         receipt = Receipts()(conn, row)
     assert receipt is not None

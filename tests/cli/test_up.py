@@ -32,7 +32,7 @@ def test_up_runs_everything_durably_and_stops_without_a_trace(new_instance: NewI
     instance = new_instance()
     instance.start()
     pids = instance.pids()
-    assert set(pids) == {"PostgreSQL", "Valkey", "worker", "dashboard"}
+    assert set(pids) == {"PostgreSQL", "Valkey", "worker", "dashboard", "gateway"}
     with psycopg.connect(instance.addresses["TAXIMETER_DATABASE_URL"]) as connection:
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
@@ -48,7 +48,7 @@ def test_up_runs_everything_durably_and_stops_without_a_trace(new_instance: NewI
     assert instance("credit", "acme", "12.50", "--id", "p1").returncode == 0
     ports = {name: value for name, value in instance.addresses.items() if name != "sign_in"}
     assert instance.signal(signal.SIGINT) == 0, instance.told
-    assert "Stopping: dashboard, worker, Valkey, PostgreSQL." in instance.told
+    assert "Stopping: gateway, dashboard, worker, Valkey, PostgreSQL." in instance.told
     assert gone(pids, 0)
     assert "no instance of Taximeter runs" in instance("env").stderr
 
@@ -109,7 +109,7 @@ def test_env_gives_shell_exports_and_json(running: Instance):
     addresses = running.json("env")
     assert {name: running.addresses[name] for name in addresses} == addresses
     assert set(addresses) == {
-        f"TAXIMETER_{part}_URL" for part in ("DATABASE", "BROKER", "REDIS", "METRICS", "DASHBOARD")
+        f"TAXIMETER_{part}_URL" for part in ("DATABASE", "BROKER", "REDIS", "METRICS", "DASHBOARD", "GATEWAY")
     }
     command = " ".join(COMMAND)
     shell = subprocess.run(

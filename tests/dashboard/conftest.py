@@ -11,10 +11,11 @@ from starlette.testclient import TestClient
 
 from dashboard_factory import make_settings
 from taximeter_dashboard.app import create_app
+from taximeter_dashboard.auth.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
 from taximeter_dashboard.settings import Settings
-from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
-from taximeter_db import connect, ledger
-from taximeter_db.events import Payment, Usage
+from taximeter_db import connect
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.events import Payment, Usage
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def book(conn) -> Callable[..., None]:
     def book(*events: Usage | Payment) -> None:
         for event in events:
             if isinstance(event, Payment):
-                ledger.book(conn, [], [event])
+                booking.book(conn, [], [event])
             else:
-                ledger.book(conn, [event])
+                booking.book(conn, [event])
 
     return book
 

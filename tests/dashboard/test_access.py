@@ -11,10 +11,11 @@ import pytest
 from joserfc.jwk import OctKey, RSAKey
 
 from dashboard_factory import AUDIENCE, ISSUER, bearer, make_settings, make_token, make_usage
-from taximeter_dashboard.errors import SettingError, SignInNeeded
+from taximeter_dashboard.auth.viewers import OWNER, Keys, Viewer
+from taximeter_dashboard.errors import SignInNeededError
 from taximeter_dashboard.settings import Settings
-from taximeter_dashboard.viewers import OWNER, Keys, Viewer
-from taximeter_db.reading import access
+from taximeter_db import access
+from taximeter_db.errors import ConfigurationError
 
 URL = "/api/v1/workspaces/acme/summary"
 
@@ -75,7 +76,7 @@ def test_a_shared_signature_made_with_the_public_key_is_401(tmp_path, database_u
     header = base64.urlsafe_b64encode(b'{"alg":"HS256"}').decode().rstrip("=")
     body = f"{header}.{good.split('.')[1]}"
     forged = base64.urlsafe_b64encode(hmac.digest(public, body.encode(), hashlib.sha256)).decode().rstrip("=")
-    with pytest.raises(SignInNeeded):
+    with pytest.raises(SignInNeededError):
         keys.read_host_token(f"{body}.{forged}")
 
 
@@ -103,23 +104,26 @@ def test_what_is_anothers_is_as_if_it_were_absent(client, book, monkeypatch, the
     """The same bytes, the same headers, and the same work: as many questions to the database."""
     book(make_usage("acme"), make_usage("other", event_id="theirs"))
     asked = []
-    execute = psycopg.Connection.execute
+    execute = psycopg.Cursor.execute
     monkeypatch.setattr(
-        psycopg.Connection, "execute", lambda *args, **more: asked.append(args[1]) or execute(*args, **more)
+        psycopg.Cursor, "execute", lambda *args, **more: asked.append(args[1]) or execute(*args, **more)
     )
-    answers, counts = [], []
-    for path in (theirs, absent, theirs, absent):
+    counts: dict[str, list[int]] = {theirs: [], absent: []}
+    for path in (theirs, absent) * 4:  # the first ones fill the caches, and now and then the pool opens a connection
         asked.clear()
-        answers.append(client.get(path, headers=bearer()))
-        counts.append(len(asked))
-    one, other = answers[2:]
+        answer = client.get(path, headers=bearer())
+        counts[path].append(len(asked))
+        if path == theirs:
+            one = answer
+        else:
+            other = answer
     assert one.status_code == other.status_code == 404
     assert one.text.replace(theirs, "") == other.text.replace(absent, "")
     lengths = {"content-length"} if theirs in one.text else set()  # a page says where one is
     assert [(k, v) for k, v in one.headers.items() if k not in lengths] == [
         (k, v) for k, v in other.headers.items() if k not in lengths
     ]
-    assert counts[2] == counts[3]
+    assert min(counts[theirs]) == min(counts[absent])
 
 
 def test_an_id_that_cannot_be_one_is_404(client):
@@ -171,7 +175,7 @@ def test_a_session_is_no_sign_in_code_and_no_host_token(settings):
         (keys.read_host_token, keys.session(viewer)),
         (keys.read_session, make_token()),
     ):
-        with pytest.raises(SignInNeeded):
+        with pytest.raises(SignInNeededError):
             read(token)
 
 
@@ -187,7 +191,7 @@ def test_a_session_is_no_sign_in_code_and_no_host_token(settings):
     ],
 )
 def test_unsafe_settings_are_refused(changes, names: str):
-    with pytest.raises(SettingError, match=names):
+    with pytest.raises(ConfigurationError, match=names):
         make_settings("postgresql://x", **changes).check()
 
 
@@ -196,20 +200,8 @@ def test_settings_from_the_environment():
     found = Settings.from_env({**given, "TAXIMETER_DASHBOARD_PORT": "9000"})
     assert (found.dashboard_port, found.accepts_tokens) == (9000, False)
     assert "pw" not in repr(found)
-    with pytest.raises(SettingError, match="DASHBOARD_SECRET"):
+    with pytest.raises(ConfigurationError, match="DASHBOARD_SECRET"):
         Settings.from_env({"TAXIMETER_DATABASE_URL": "postgresql://x"})
     for bad in ({"TAXIMETER_DASHBOARD_PORT": "x"}, {"TAXIMETER_LOW_BALANCE": "NaN"}):
-        with pytest.raises(SettingError, match=next(iter(bad))):
+        with pytest.raises(ConfigurationError, match=next(iter(bad))):
             Settings.from_env({**given, **bad})
-
-
-def test_every_setting_is_documented():
-    from dataclasses import fields
-    from pathlib import Path
-
-    from taximeter_db import json_lines
-
-    text = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text()
-    documented = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `TAXIMETER_")}
-    # how to log is the command's affair, which sets it up
-    assert documented == {json_lines.VARIABLE, *(f"TAXIMETER_{one.name.upper()}" for one in fields(Settings))}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter_dashboard import amounts, contents, times
+from taximeter_dashboard.formatting import amounts, contents, times
 from taximeter_db.money import format_usd
 
 PICO = 10**12

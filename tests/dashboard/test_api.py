@@ -78,11 +78,11 @@ def test_details_hold_the_contents_byte_exact_and_quantities_exact(client, book)
 
 
 def test_every_usage_is_found_by_its_event_id(client, book, conn):
-    from taximeter_db import ledger
-    from taximeter_db.reading import usages
+    from taximeter_db.ledger import booking
+    from taximeter_db.queries import usages
 
     for size in (1, 7, 300, 2):
-        ledger.book(conn, [make_usage(event_id=f"id-{size}-{n}") for n in range(size)])
+        booking.book(conn, [make_usage(event_id=f"id-{size}-{n}") for n in range(size)])
     assert [usages.find(conn, "acme", f"id-{size}-{n}").event_id for size in (1, 7, 300, 2) for n in (0, size - 1)] == [
         f"id-{size}-{n}" for size in (1, 7, 300, 2) for n in (0, size - 1)
     ]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard_factory import PICO
-from taximeter_dashboard import charts
-from taximeter_dashboard.charts_balance import Flip, Point, Span, balance_svg, steps
+from taximeter_dashboard.charts import columns
+from taximeter_dashboard.charts.balance import Flip, Point, Span, balance_svg, steps
 
 NOW = dt.datetime(2026, 11, 25, tzinfo=dt.UTC)
 MOVE = re.compile(r"([HV])(\d+)")
@@ -42,13 +42,13 @@ def test_a_step_line_looks_the_same_with_fewer_steps(places):
     assert few.count("V") <= 3 * len({x for x, _ in places})
 
 
-def _columns(count: int) -> list[charts.Column]:
-    segments = [charts.Segment(color, (color + 1) * PICO) for color in range(6)]
-    return [charts.Column(f"{n} Nov", segments, n % 7 == 0, n == count - 1, 3 * PICO) for n in range(count)]
+def _columns(count: int) -> list[columns.Column]:
+    segments = [columns.Segment(color, (color + 1) * PICO) for color in range(6)]
+    return [columns.Column(f"{n} Nov", segments, n % 7 == 0, n == count - 1, 3 * PICO) for n in range(count)]
 
 
 def test_a_series_is_one_path_that_holds_all_its_segments():
-    drawn = str(charts.columns_svg("costs", _columns(30)))
+    drawn = str(columns.columns_svg("costs", _columns(30)))
     for color in range(6):
         (path,) = re.findall(rf'<path class="s{color}" stroke-width="25.3" d="([^"]*)"', drawn)
         heights = re.findall(r"v(\d+)", path)
@@ -62,23 +62,23 @@ def test_a_series_is_one_path_that_holds_all_its_segments():
 
 @pytest.mark.parametrize("count", [0, 1, 12, 62])
 def test_any_number_of_columns_is_drawn(count: int):
-    drawn = str(charts.columns_svg("costs", _columns(count)))
-    assert drawn.count("<use ") == len(charts.SIZES)
+    drawn = str(columns.columns_svg("costs", _columns(count)))
+    assert drawn.count("<use ") == len(columns.SIZES)
     assert "nan" not in drawn
     points = [(f"{n} Nov", None if n % 3 else n * PICO) for n in range(count)]
-    assert str(charts.line_svg("each", points)).count("h0") == -(-count // 3)
+    assert str(columns.line_svg("each", points)).count("h0") == -(-count // 3)
 
 
 @pytest.mark.parametrize("count", [1, 30, 62])
 def test_labels_stand_apart(count: int):
-    drawn = str(charts.columns_svg("costs", _columns(count)))
-    for name, width, _ in charts.SIZES:
+    drawn = str(columns.columns_svg("costs", _columns(count)))
+    for name, width, _ in columns.SIZES:
         within = drawn.partition(f'<div class="{name}-chart">')[2].partition("</div>")[0]
         labels = [(float(x), text) for x, text in re.findall(r'class="label" x="([\d.]+)"[^>]*>([^<]*)', within)]
         assert labels
         end = 0.0
         for x, text in labels:
-            half = len(text) * charts.LETTER / 2
+            half = len(text) * columns.LETTER / 2
             assert x - half > end
             end = x + half
         assert end <= width

@@ -13,8 +13,8 @@ from dashboard_factory import bearer, make_payment, make_settings, make_usage
 from servers.pages import serve
 from taximeter_dashboard import theme
 from taximeter_dashboard.app import create_app
-from taximeter_dashboard.errors import SettingError
-from taximeter_db import ledger
+from taximeter_db.errors import ConfigurationError
+from taximeter_db.ledger import booking
 
 PREFIX = "/billing"
 LOGO = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
@@ -47,12 +47,12 @@ def host(database_url, tmp_path):
         assert answer.headers["location"] == f"{PREFIX}/"
         assert f"path={PREFIX};" in answer.headers["set-cookie"].lower() + ";"
         yield browser
-    page.state.house.close()
+    page.state.app_context.close()
 
 
 def test_every_link_stays_below_the_prefix(host, conn):
-    ledger.book(conn, [make_usage(cost="0.002") for _ in range(45)])
-    ledger.book(conn, [], [make_payment()])
+    booking.book(conn, [make_usage(cost="0.002") for _ in range(45)])
+    booking.book(conn, [], [make_payment()])
     seen: set[str] = set()
     waiting = [f"{PREFIX}/"]
     while waiting:
@@ -81,7 +81,7 @@ def test_every_link_stays_below_the_prefix(host, conn):
 
 
 def test_writes_redirects_and_refusals_know_the_prefix(host, conn):
-    ledger.book(conn, [make_usage()])
+    booking.book(conn, [make_usage()])
     ours, theirs = {"origin": str(host.base_url).rstrip("/")}, {"origin": "https://evil.example"}
     url = f"{PREFIX}/workspaces/acme/settings"
     assert host.post(url, data={"low": "1"}, headers=theirs).status_code == 403
@@ -97,7 +97,7 @@ def test_writes_redirects_and_refusals_know_the_prefix(host, conn):
 
 
 def test_live_updates_and_exports_stream_below_the_prefix(host, conn):
-    ledger.book(conn, [make_usage(cost="0.002") for _ in range(3)])
+    booking.book(conn, [make_usage(cost="0.002") for _ in range(3)])
     with host.stream("GET", f"{PREFIX}/workspaces/acme/events") as stream:
         data = next(line for line in stream.iter_lines() if line.startswith("data: "))
     state = json.loads(data.removeprefix("data: "))
@@ -109,7 +109,7 @@ def test_live_updates_and_exports_stream_below_the_prefix(host, conn):
 
 
 def test_the_hosts_name_colours_and_logo(host, conn):
-    ledger.book(conn, [make_usage()])
+    booking.book(conn, [make_usage()])
     text = host.get(f"{PREFIX}/workspaces/acme").text
     assert '<a href="https://lighthouse.example/">Lighthouse</a>' in text
     sheet = re.search(rf'href="({PREFIX}/static/theme\.css\?v=[0-9a-f]+)"', text).group(1)
@@ -134,7 +134,7 @@ def test_the_hosts_name_colours_and_logo(host, conn):
     ],
 )
 def test_colours_that_cannot_be_read_are_refused(changes, says):
-    with pytest.raises(SettingError, match=says):
+    with pytest.raises(ConfigurationError, match=says):
         make_settings("postgresql://x", **changes).check()
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from dashboard_factory import bearer, make_payment, make_settings, make_usage
 from servers.pages import serve
-from taximeter_dashboard import export_formats, exporting
 from taximeter_dashboard.app import create_app
-from taximeter_db import ledger
-from taximeter_db.reading import copying
+from taximeter_dashboard.export import estimate, formats
+from taximeter_db.ledger import booking
+from taximeter_db.queries import copying
 
 URL = "/workspaces/acme/export.csv"
 
@@ -29,7 +29,7 @@ def _read(answer) -> list[dict[str, str]]:
 
 def test_everything_in_order_and_exact(client, conn):
     for _ in range(3):
-        ledger.book(conn, [make_usage(cost="0.0000305") for _ in range(850)])
+        booking.book(conn, [make_usage(cost="0.0000305") for _ in range(850)])
     rows = _read(client.get(URL, headers=bearer()))
     assert [int(row["seq"]) for row in rows] == list(range(2550, 0, -1))
     assert {row["cost_usd"] for row in rows} == {"0.0000305"}
@@ -39,7 +39,7 @@ def test_everything_in_order_and_exact(client, conn):
 
 
 def test_as_filtered(client, conn):
-    ledger.book(conn, [make_usage(tool="a" if n % 3 else "b") for n in range(2400)])
+    booking.book(conn, [make_usage(tool="a" if n % 3 else "b") for n in range(2400)])
     for sort in ("newest", "oldest"):
         rows = _read(client.get(f"{URL}?tool=a&sort={sort}", headers=bearer()))
         assert [row["tool"] for row in rows] == ["a"] * 1600
@@ -79,11 +79,11 @@ def test_parquet_is_the_same_and_exact(client, conn, monkeypatch):
     import pyarrow.parquet as pq
 
     monkeypatch.setattr(copying, "WINDOW_ROWS", 30)
-    monkeypatch.setattr(export_formats, "GROUP_ROWS", 70)
+    monkeypatch.setattr(formats, "GROUP_ROWS", 70)
     odd = make_usage(
         tool='a "b"\n=c', model=None, provider="", cost="0.000000000001", quantities={"seconds": Decimal("0.5")}
     )
-    ledger.book(conn, [odd, *(make_usage(cost="0.0000305") for _ in range(199))])
+    booking.book(conn, [odd, *(make_usage(cost="0.0000305") for _ in range(199))])
     url = "/workspaces/acme/export.parquet"
     answer = client.get(f"{url}?sort=oldest", headers=bearer())
     assert answer.headers["content-type"] == "application/vnd.apache.parquet"
@@ -104,7 +104,7 @@ def test_parquet_is_the_same_and_exact(client, conn, monkeypatch):
 
 def test_without_the_extra_parquet_is_said_to_be_missing(client, book, monkeypatch):
     book(make_usage())
-    monkeypatch.setattr(export_formats, "formats", lambda: ("csv",))
+    monkeypatch.setattr(formats, "formats", lambda: ("csv",))
     answer = client.get("/api/v1/workspaces/acme/export?format=parquet", headers=bearer())
     assert answer.status_code == 501
     assert "taximeter[parquet]" in answer.json()["detail"]
@@ -115,7 +115,7 @@ def test_few_matches_are_found_without_reading_all_between(client, conn, monkeyp
     seen = []
     read = copying.window
     monkeypatch.setattr(copying, "window", lambda *args, **more: seen.append(args[4:6]) or read(*args, **more))
-    ledger.book(conn, [make_usage(tool="rare" if n in {7, 400, 1500} else "chat") for n in range(2_000)])
+    booking.book(conn, [make_usage(tool="rare" if n in {7, 400, 1500} else "chat") for n in range(2_000)])
     for sort in ("newest", "oldest"):
         rows = _read(client.get(f"{URL}?tool=rare&sort={sort}", headers=bearer()))
         assert sorted(int(row["seq"]) for row in rows) == [8, 401, 1501]
@@ -135,9 +135,9 @@ def test_progress_is_written_down_and_a_ticket_serves_once(client, conn, book):
 
 
 def test_a_broken_stream_is_no_short_file(database_url, conn, monkeypatch):
-    """Over a real socket: called off, or with the database gone, the download fails; it never ends like a whole file."""
+    """Over a real socket: cancelled, or with the database gone, the download fails; it never ends like a whole file."""
     monkeypatch.setattr(copying, "WINDOW_ROWS", 20)
-    ledger.book(conn, [make_usage() for _ in range(200)])
+    booking.book(conn, [make_usage() for _ in range(200)])
     app = create_app(make_settings(database_url))
     windows = copying.window
     with serve(app) as url, httpx2.Client(base_url=url, headers=bearer(), timeout=20) as http:
@@ -177,7 +177,7 @@ def test_another_workspace_is_404(client, book):
     [(999, "999 bytes"), (1_000, "1.0 kB"), (480_400, "480 kB"), (1_940_000_000, "1.9 GB"), (12 * 10**12, "12,000 GB")],
 )
 def test_sizes(count: int, text: str):
-    assert exporting.size(count) == text
+    assert estimate.size(count) == text
 
 
 def test_the_page_says_what_an_export_would_give(client, book):
@@ -188,3 +188,23 @@ def test_the_page_says_what_an_export_would_give(client, book):
     text = client.get("/workspaces/acme/payments?sort=oldest", headers=bearer()).text
     assert 'href="/workspaces/acme/export.parquet?log=payments&amp;sort=oldest"' in text
     assert "1 row · about" in text
+
+
+@pytest.mark.parametrize("log", ["usages", "payments"])
+def test_a_csv_begins_with_a_byte_order_mark_by_choice(owner, book, log):
+    """Spreadsheets that see none take UTF-8 for the code page of their country."""
+    book(make_payment(note="Überweisung 模型"), make_usage(tool="Übersetzer", model="模型", cost="0.01"))
+    for path in ("/workspaces/acme/export.csv?", "/api/v1/workspaces/acme/export?format=csv&"):
+        plain = owner.get(f"{path}log={log}").content
+        marked = owner.get(f"{path}log={log}&bom=1").content
+        assert marked == b"\xef\xbb\xbf" + plain
+        assert plain.startswith(b"seq,")
+        assert "模型" in marked.decode("utf-8-sig")
+        assert owner.get(f"{path}log={log}&bom=2").status_code == 422
+    assert b"data-export-bom" in owner.get(f"/workspaces/acme/{log}").content
+
+
+def test_parquet_has_no_byte_order_mark(owner, book):
+    pytest.importorskip("pyarrow")
+    book(make_usage())
+    assert owner.get("/workspaces/acme/export.parquet?bom=1").content.startswith(b"PAR1")

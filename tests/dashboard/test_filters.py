@@ -10,9 +10,9 @@ import re
 import pytest
 
 from dashboard_factory import PICO, bearer, make_usage
-from taximeter_db import ledger, rollups
-from taximeter_db.reading import filtered
-from taximeter_db.reading.filtered import Filter
+from taximeter_db.ledger import booking, rollups
+from taximeter_db.queries import filtered
+from taximeter_db.queries.filtered import Filter
 
 TOOLS, MODELS = ["chat", "search", "<img src=x>"], ["gpt-4o", None, "sonnet"]
 
@@ -26,7 +26,7 @@ def logged(conn):
             make_usage(tool=chance.choice(TOOLS), model=chance.choice(MODELS), cost=f"0.0{chance.randint(1, 999):03d}")
             for _ in range(20)
         ]
-        ledger.book(conn, batch)
+        booking.book(conn, batch)
     return conn
 
 
@@ -40,7 +40,7 @@ def _all(conn, wanted: Filter, *, newest: bool = True) -> list[int]:
     seen: list[int] = []
     while True:
         bound = {} if not seen else ({"before": seen[-1]} if newest else {"after": seen[-1]})
-        page = filtered.matches(conn, "acme", wanted, newest=newest, limit=7, **bound)
+        page = filtered.matches(conn, "acme", wanted, filtered.Window(newest=newest, limit=7, **bound))
         if not page:
             return seen
         seen += [row.seq for row in page]
@@ -68,7 +68,8 @@ def test_rollups_are_the_sum_of_the_log_however_they_are_cut(logged, run: int):
            FROM taximeter.usage_rollups"""
     ).fetchall()
     assert wrong == []
-    tools, models = filtered.names(logged, "acme")
+    known = filtered.names(logged, "acme")
+    tools, models = known.tools, known.models
     assert (tools, models) == (sorted(TOOLS), ["gpt-4o", "sonnet"])
 
 
@@ -105,7 +106,7 @@ def numbered(conn, monkeypatch):
     stems = ["a", "ab", "abc", "b", "~", "A", "a b", "0199c7f2-"]
     usages = [make_usage(event_id=f"{chance.choice(stems)}{n:03}", tool=chance.choice(TOOLS)) for n in range(500)]
     for first in range(0, 500, 50):
-        ledger.book(conn, usages[first : first + 50])
+        booking.book(conn, usages[first : first + 50])
     for run in (3, 70, 100, 2000):
         rollups.advance(conn, "acme", run)
     return conn
@@ -136,10 +137,10 @@ def test_ids_that_were_looked_up_lead_to_the_same_pages(numbered, monkeypatch, c
     known = filtered.ids(numbered, "acme", wanted)
     assert (len(known) > count_max) == (count_max == 20)
     for bound in ({}, {"before": 300}, {"after": 300}, {"after": 100, "before": 400}):
-        asked = {"newest": newest, "limit": 7, **bound}
-        expected = filtered.search(numbered, "acme", wanted, **asked)
+        window = filtered.Window(newest=newest, limit=7, **bound)
+        expected = filtered.search(numbered, "acme", wanted, window)
         assert len(expected.rows) == 7
-        assert filtered.search(numbered, "acme", wanted, known=known, **asked) == expected
+        assert filtered.search(numbered, "acme", wanted, window, known) == expected
     for exactly in (True, False):
         expected = filtered.totals(numbered, "acme", wanted, exactly=exactly)
         assert filtered.totals(numbered, "acme", wanted, exactly=exactly, known=known) == expected
@@ -149,7 +150,7 @@ def test_ids_that_were_looked_up_lead_to_the_same_pages(numbered, monkeypatch, c
 def test_a_view_looks_ids_up_once(owner, numbered, monkeypatch, path):
     asked = []
     look = filtered._by_id
-    monkeypatch.setattr(filtered, "_by_id", lambda *args, **terms: asked.append(terms) or look(*args, **terms))
+    monkeypatch.setattr(filtered, "_by_id", lambda *args: asked.append(args) or look(*args))
     answer = owner.get(path, headers=bearer() if "api" in path else {})
     assert (answer.status_code, len(asked)) == (200, 1)
 
@@ -168,7 +169,7 @@ def test_ids_and_other_terms_go_together(numbered, monkeypatch):
     while page.place is not None:
         assert page.rows == []
         places.append(page.place)
-        page = filtered.search(numbered, "acme", rare, before=page.place)
+        page = filtered.search(numbered, "acme", rare, filtered.Window(before=page.place))
     assert places == sorted(places, reverse=True)
     assert len(places) > 10
 

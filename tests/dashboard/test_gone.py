@@ -7,7 +7,8 @@ import datetime as dt
 import msgspec
 import pytest
 
-from taximeter_dashboard import panels, times
+from taximeter_dashboard.formatting import times
+from taximeter_dashboard.pages import panels
 
 
 class _Payload(msgspec.Struct):

@@ -11,25 +11,26 @@ import pytest
 
 from dashboard_factory import make_usage
 from taximeter_cli.receipts import Receipts
-from taximeter_dashboard import amounts, receipts
 from taximeter_dashboard.app import create_app
-from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
-from taximeter_db import ledger, reading
-from taximeter_db.prices import Price, Target
-from taximeter_db.prices_change import set_price
-from taximeter_db.prices_terms import Tier, Window
-from taximeter_worker.booker import price
-from taximeter_worker.pricing import load_book
+from taximeter_dashboard.auth.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
+from taximeter_dashboard.formatting import amounts, receipts
+from taximeter_db import queries
+from taximeter_db.ledger import booking
+from taximeter_db.prices.changes import set_price
+from taximeter_db.prices.store import Price, Target
+from taximeter_db.prices.terms import Tier, Window
+from taximeter_worker.consume.batch import price
+from taximeter_worker.pricing.loading import load_book
 
 TOOL = Target("scan", None, None)
 
 
-def _booked(conn, quantities: dict[str, Any], *prices: Price) -> reading.UsageRow:
+def _booked(conn, quantities: dict[str, Any], *prices: Price) -> queries.UsageRow:
     for one in prices:
         set_price(conn, one, ever=True)
     usage = make_usage(tool="scan", provider=None, model=None, quantities=quantities)
-    ledger.book(conn, price(load_book(conn), [usage], []))
-    row = reading.usages.get(conn, "acme", 1)
+    booking.book(conn, price(load_book(conn), [usage], []))
+    row = queries.usages.get(conn, "acme", 1)
     assert row is not None
     return row
 

@@ -6,10 +6,10 @@ import datetime as dt
 
 import pytest
 
-from taximeter_dashboard import sentences, times
-from taximeter_dashboard.amounts import MINUS
-from taximeter_db.reading.status_changes import StatusRow
-from taximeter_db.reading.summary import Summary
+from taximeter_dashboard.formatting import sentences, times
+from taximeter_dashboard.formatting.amounts import MINUS
+from taximeter_db.queries.summary import Summary
+from taximeter_db.status_changes import StatusRow
 
 CENT = 10**10
 NOW = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)

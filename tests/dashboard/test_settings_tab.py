@@ -10,10 +10,11 @@ import time_machine
 from starlette.testclient import TestClient
 
 from dashboard_factory import bearer, make_settings, make_usage
-from taximeter_dashboard import amounts
 from taximeter_dashboard.app import create_app
-from taximeter_dashboard.viewers import OPERATOR, OWNER, STAFF, Keys, Viewer
-from taximeter_db.reading import access, summary
+from taximeter_dashboard.auth.viewers import OPERATOR, OWNER, STAFF, Keys, Viewer
+from taximeter_dashboard.formatting import amounts
+from taximeter_db import access
+from taximeter_db.queries import summary
 
 URL = "/workspaces/acme/settings"
 
@@ -33,7 +34,7 @@ def browser(database_url, book):
     opened: list[TestClient] = []
     yield sign_in
     for client in opened:
-        client.app.state.house.close()
+        client.app.state.app_context.close()
 
 
 def test_limits_change_are_logged_and_reach_the_flag(browser, conn):
@@ -87,7 +88,7 @@ def test_previews_say_what_would_happen(browser):
     assert "switched off now" in preview(low="0", minimum="-0.01")
     assert "stays as it is" in preview(low="0", minimum="-2")
     assert "would be sufficient" in preview(low="-0.1", minimum="-2")
-    assert preview(low="1,000.50").startswith("“1,000.50” is no amount. Write one such as 1000.00 or")
+    assert preview(low="1,000.50").startswith("“1,000.50” is not an amount. Write one such as 1000.00 or")
     assert preview(low=" ").startswith("Write one such as")
 
 
@@ -168,4 +169,4 @@ def test_the_page_can_stand_under_a_prefix(settings, book):
     assert 'href="/ai/workspaces/acme/usages?page=2&amp;upto=21"' in text
     assert 'href="/workspaces' not in text
     assert host.get("/ai/workspaces/none").status_code == 404
-    page.state.house.close()
+    page.state.app_context.close()

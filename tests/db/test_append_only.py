@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from taximeter_db import ledger
-from taximeter_db.events import Rejected
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.events import Rejected
 
 LOGS = ["usages", "usage_payloads", "usage_keys", "payments", "status_changes"]
 
@@ -14,7 +14,7 @@ LOGS = ["usages", "usage_payloads", "usage_keys", "payments", "status_changes"]
 @pytest.fixture
 def booked(conn, usage, payment):
     rejected = Rejected("bad_json", "Nothing to see.", b"{", None)
-    ledger.book(conn, [usage(payload=b'{"input":"hi"}', cost=2 * 10**12)], [payment()], [rejected])
+    booking.book(conn, [usage(payload=b'{"input":"hi"}', cost=2 * 10**12)], [payment()], [rejected])
     return conn
 
 

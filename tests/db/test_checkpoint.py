@@ -1,28 +1,29 @@
-"""A checkpoint kept elsewhere finds what a chain computed anew cannot show."""
+"""A checkpoint kept elsewhere finds what a recomputed chain cannot show."""
 
 from __future__ import annotations
 
 import pytest
 
-from taximeter_db import checkpoint, ledger, verify_chunks
+from taximeter_db.audit import checkpoint, verify_chunks
+from taximeter_db.audit.verify import verify
 from taximeter_db.errors import CheckpointError
-from taximeter_db.verify import verify
+from taximeter_db.ledger import booking
 
 KEY = b"a secret of sixteen bytes or more"
 
 
 @pytest.fixture
 def booked(conn, usage, payment):
-    ledger.book(conn, [], [payment("a"), payment("b")])
+    booking.book(conn, [], [payment("a"), payment("b")])
     for number in range(4):
-        ledger.book(conn, [usage("a", f"e-{number}-{part}") for part in range(3)] + [usage("b", f"e-{number}")])
+        booking.book(conn, [usage("a", f"e-{number}-{part}") for part in range(3)] + [usage("b", f"e-{number}")])
     for (name,) in conn.execute("SELECT relid::text FROM pg_partition_tree('taximeter.usages')").fetchall():
         conn.execute(f"ALTER TABLE {name} DISABLE TRIGGER USER")
     return conn
 
 
 def rewrite_chain(conn, workspace_id: str) -> None:
-    """What an attacker with every right does after a change: every link computed anew, in order."""
+    """What an attacker with every right does after a change: every link recomputed, in order."""
     entries = conn.execute(
         """SELECT recorded_at, max(entry) AS last,
                   taximeter.batch_digest(workspace_id, string_agg(content, ''::bytea ORDER BY entry)),
@@ -64,7 +65,7 @@ def test_a_log_that_only_grew_agrees(booked, usage, payment, monkeypatch):
     monkeypatch.setattr(verify_chunks, "ENTRIES_PER_CHUNK", 2)
     known = take(booked)
     assert verify(booked, checkpoint=known, since=True).usages == 0
-    ledger.book(booked, [usage("a"), usage("new"), usage("other")], [payment("b"), payment("later")])
+    booking.book(booked, [usage("a"), usage("new"), usage("other")], [payment("b"), payment("later")])
     assert both(booked, known) == ([], [])
     assert verify(booked, checkpoint=known, since=True).usages == 3
     booked.execute("UPDATE taximeter.usages SET tool = 'x' WHERE workspace_id = 'new'")
@@ -73,7 +74,7 @@ def test_a_log_that_only_grew_agrees(booked, usage, payment, monkeypatch):
 
 def test_a_chain_rewritten_whole_is_found_with_the_checkpoint_alone(booked, usage):
     known = take(booked)
-    ledger.book(booked, [usage("a")])
+    booking.book(booked, [usage("a")])
     booked.execute("UPDATE taximeter.usages SET tool = 'x' WHERE workspace_id = 'a' AND seq = 11")
     rewrite_chain(booked, "a")
     assert verify(booked).ok

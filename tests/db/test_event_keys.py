@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from taximeter_db.events import event_key, uuid_keys
+from taximeter_db.ledger.events import event_key, uuid_keys
 
 GOOD = [str(uuid.UUID(int=number * 7919 + (7 << 76))) for number in range(50)]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from taximeter_db import connect, ledger, workspaces
-from taximeter_db.verify import verify
+from taximeter_db import connect, workspaces
+from taximeter_db.audit.verify import verify
+from taximeter_db.ledger import booking
 
 SEED = 20261123
 
@@ -21,7 +22,7 @@ def test_overlapping_shuffled_batches_from_four_writers(database_url, conn, usag
         with connect.booking_connection(database_url) as connection:
             todo = mine.sample(events, 2_800)
             for start in range(0, len(todo), 200):
-                outcome = ledger.book(connection, todo[start : start + 200])
+                outcome = booking.book(connection, todo[start : start + 200])
                 booked += outcome.usages_booked
                 duplicate += outcome.usages_duplicate
         return booked, duplicate
@@ -31,7 +32,7 @@ def test_overlapping_shuffled_batches_from_four_writers(database_url, conn, usag
     # A retry would hide them: it is the order of the locks that keeps them away.
     (deadlocks,) = conn.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
     assert deadlocks == 0
-    rest = ledger.book(conn, events)
+    rest = booking.book(conn, events)
     assert sum(booked for booked, _ in results) + rest.usages_booked == len(events)
     assert sum(booked + duplicate for booked, duplicate in results) == 4 * 2_800
     report = verify(conn)
@@ -56,7 +57,7 @@ def test_opposing_movements_net_to_zero(database_url, conn, usage, payment):
             todo = mine.sample(debits if debit else credits_, 600)
             for start in range(0, 600, 30):
                 part = todo[start : start + 30]
-                ledger.book(connection, *(([], part), (part,))[debit])
+                booking.book(connection, *(([], part), (part,))[debit])
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(run, [(1, True), (2, False), (3, True), (4, False)]))
@@ -75,7 +76,7 @@ def test_one_hot_workspace_from_two_writers(database_url, conn, usage):
     def write(batches) -> None:
         with connect.booking_connection(database_url) as connection:
             for batch in batches:
-                ledger.book(connection, batch)
+                booking.book(connection, batch)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(write, [events[::2], events[1::2]]))

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from taximeter_db import connect, rollups
-from taximeter_db.reading import filtered, history, pace, payments, scope, spending, status_changes, summary, usages
-from taximeter_db.reading import payloads as contents
+from taximeter_db import connect, status_changes
+from taximeter_db.ledger import rollups
+from taximeter_db.queries import filtered, history, pace, payments, scope, spending, summary, usages
+from taximeter_db.queries import payloads as contents
 
 COUNT = 30_000
 _FILL = f"""
@@ -39,7 +40,7 @@ WHERE schemaname = 'taximeter' AND (relname LIKE 'usages_p%' OR relname LIKE 'us
 def filled(conn, database_url: str) -> Any:
     import uuid
 
-    from taximeter_db.events import event_key
+    from taximeter_db.ledger.events import event_key
 
     with conn.transaction():
         for statement in _FILL.split(";\n"):
@@ -71,10 +72,10 @@ def test_no_reader_falls_back_to_the_whole_log(filled, role_url: Callable[[str],
             "since": (lambda: pace.spent_since(mine, found, middle), 100),
             "off": (lambda: status_changes.switched_off_by(mine, "acme"), 10),
             "by id": (lambda: usages.find(mine, "acme", "event-20001"), 5_200),
-            "filtered": (lambda: filtered.matches(mine, "acme", wanted, limit=21), 2_000),
+            "filtered": (lambda: filtered.matches(mine, "acme", wanted), 2_000),
             "payments": (lambda: payments.between(mine, "acme", 1, 20), 5),
             "rollups": (
-                lambda: spending.spending(mine, "acme", since=now, until=middle, by="tool", unit="day", zone="UTC"),
+                lambda: spending.spending(mine, "acme", spending.Span(now, middle, "day", "UTC"), by="tool"),
                 5,
             ),
             "balances": (lambda: history.balances(mine, "acme", edges[0], edges[1:]), len(edges)),
@@ -90,4 +91,4 @@ def test_no_reader_falls_back_to_the_whole_log(filled, role_url: Callable[[str],
             scope.enter(mine, "acme")
             assert usages.find(mine, "acme", "event-20001").seq == 20_001
             assert usages.seq_at(mine, "acme", middle) == 20_000
-            assert len(filtered.matches(mine, "acme", wanted, limit=21)) == 21
+            assert len(filtered.matches(mine, "acme", wanted)) == 21

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taximeter_db import connect, rows
+from taximeter_db import connect
+from taximeter_db.ledger import binary_rows
 
 LIMIT = 10**27 - 1
 edges = st.sampled_from(
@@ -30,14 +31,14 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 @fixture_is_fine
 @given(st.lists(edges | st.integers(-LIMIT, LIMIT), max_size=20))
 def test_numerics(conn: psycopg.Connection[Any], values: list[int]):
-    (found,) = conn.execute("SELECT %s", [rows.NumericArray(values)]).fetchone()
+    (found,) = conn.execute("SELECT %s", [binary_rows.NumericArray(values)]).fetchone()
     assert [int(value.scaleb(12)) for value in found] == values
     for value in values[:3]:
         single, sent = conn.execute(
-            "SELECT n, numeric_send(n) FROM (SELECT %s::numeric(27,12) AS n) AS one", [rows.Numeric(value)]
+            "SELECT n, numeric_send(n) FROM (SELECT %s::numeric(27,12) AS n) AS one", [binary_rows.Numeric(value)]
         ).fetchone()
         assert single == Decimal(value).scaleb(-12)
-        assert sent == rows.numeric(value)[4:]
+        assert sent == binary_rows.numeric(value)[4:]
 
 
 @fixture_is_fine
@@ -53,10 +54,10 @@ def test_other_arrays(
     found = conn.execute(
         "SELECT %s, %s, %s, %s",
         [
-            rows.UuidArray([value.bytes for value in ids]),
-            rows.TextArray([rows.text(value) for value in texts]),
-            rows.BigintArray(numbers),
-            rows.ByteaArray(data),
+            binary_rows.UuidArray([value.bytes for value in ids]),
+            binary_rows.TextArray([binary_rows.text(value) for value in texts]),
+            binary_rows.BigintArray(numbers),
+            binary_rows.ByteaArray(data),
         ],
     ).fetchone()
     assert found == (ids, texts, numbers, data)

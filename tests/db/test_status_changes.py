@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import random
 
-from taximeter_db import ledger, workspaces
-from taximeter_db.events import Payment
+from taximeter_db import status_changes, workspaces
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.events import Payment
 from taximeter_db.money import status_of
-from taximeter_db.reading import status_changes
 
 USD = 10**12
 MINIMUM = -120_000_000_000
@@ -23,7 +23,7 @@ def test_the_event_that_moved_the_status_is_named_within_its_batch(conn, usage):
     batch = [
         usage(event_id=name, cost=cost) for name, cost in [("a", 0), ("b", 1), ("c", -MINIMUM - 1), ("d", 1), ("e", 1)]
     ]
-    ledger.book(conn, batch)
+    booking.book(conn, batch)
     assert _told(conn) == [
         ("sufficient", "low", -1, "usage", "b", -1, 2),
         ("low", "insufficient", MINIMUM - 1, "usage", "d", -1, 4),
@@ -37,7 +37,7 @@ def test_the_event_that_moved_the_status_is_named_within_its_batch(conn, usage):
 
 def test_payments_of_one_batch_may_switch_off_and_on(conn, payment):
     steps = [("p1", USD, "top_up"), ("p2", -2 * USD, "adjustment"), ("p3", 3 * USD, "promo")]
-    ledger.book(conn, [], [payment(payment_id=name, amount=amount, kind=kind) for name, amount, kind in steps])
+    booking.book(conn, [], [payment(payment_id=name, amount=amount, kind=kind) for name, amount, kind in steps])
     assert _told(conn) == [
         ("sufficient", "insufficient", -USD, "payment", "p2", -2 * USD, 2),
         ("insufficient", "sufficient", 2 * USD, "payment", "p3", 3 * USD, 3),
@@ -45,7 +45,7 @@ def test_payments_of_one_batch_may_switch_off_and_on(conn, payment):
 
 
 def test_limits_change_the_status_too(conn, usage):
-    ledger.book(conn, [usage(cost=USD // 10)])
+    booking.book(conn, [usage(cost=USD // 10)])
     workspaces.set_limits(conn, "acme", minimum=0, by="olga")
     workspaces.set_limits(conn, "acme", minimum=-USD, by="olga")
     assert [row[:2] + row[3:5] for row in _told(conn)[1:]] == [
@@ -63,8 +63,8 @@ def test_a_workspace_that_begins_disabled_was_sufficient_before(conn):
 
 def test_a_repeated_batch_writes_nothing_again(conn, usage):
     batch = [usage(cost=USD)]
-    ledger.book(conn, batch)
-    ledger.book(conn, batch)
+    booking.book(conn, batch)
+    booking.book(conn, batch)
     assert len(_told(conn)) == 1
 
 
@@ -74,7 +74,7 @@ def test_history_read_from_the_log_is_the_history_of_the_changes(conn, usage, pa
     names = ["acme", "beta"]
     for _ in range(40):
         if rng.random() < 0.6:
-            ledger.book(
+            booking.book(
                 conn, [usage(rng.choice(names), cost=rng.randrange(USD // 20)) for _ in range(rng.randrange(1, 9))]
             )
         else:
@@ -84,7 +84,7 @@ def test_history_read_from_the_log_is_the_history_of_the_changes(conn, usage, pa
                 amount = rng.randrange(1, USD // 5)
                 kind = "adjustment" if taken else "top_up"
                 batch.append(payment(rng.choice(names), amount=-amount if taken else amount, kind=kind))
-            ledger.book(conn, [], batch)
+            booking.book(conn, [], batch)
     changes = 0
     for name in names:
         log = conn.execute(
@@ -107,7 +107,7 @@ def test_history_read_from_the_log_is_the_history_of_the_changes(conn, usage, pa
 
 def test_periods_and_pages(conn, payment):
     for number in range(6):
-        ledger.book(conn, [], [payment(amount=USD if number % 2 else -USD, kind="adjustment")])
+        booking.book(conn, [], [payment(amount=USD if number % 2 else -USD, kind="adjustment")])
     every = status_changes.latest(conn, "acme")
     assert len(every) == 6
     assert status_changes.latest(conn, "acme", limit=2) == every[:2]

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from taximeter_db import flags_state, ledger, quarantine, workspaces
+from taximeter_db import flag_debts, quarantine, workspaces
 from taximeter_db.errors import NotFoundError, SettingsError
-from taximeter_db.events import Rejected
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.events import Rejected
 
 USD = 10**12
 
@@ -31,7 +32,7 @@ def test_a_new_workspace_with_a_high_minimum_warns_from_there(conn):
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 129, "naïve", "a\n"])
 def test_malformed_ids_are_refused(conn, name: str):
-    with pytest.raises(SettingsError, match="is no workspace id"):
+    with pytest.raises(SettingsError, match="is not a workspace id"):
         workspaces.set_limits(conn, name)
 
 
@@ -43,7 +44,7 @@ def test_an_unknown_workspace_is_said_so(conn):
 def test_quarantine_lists_counts_and_resolves_once(conn):
     entries = [Rejected("bad_json", "Broken.", f"{{{n}".encode()) for n in range(3)]
     entries.append(Rejected("price_missing", "No price.", b"{}", workspace_id="a", event_id="e", kind="usage"))
-    ledger.book(conn, [], rejected=entries)
+    booking.book(conn, [], rejected=entries)
     assert quarantine.open_counts(conn) == {"bad_json": 3, "price_missing": 1}
     (mine,) = quarantine.find(conn, workspace_id="a")
     assert (mine.event, mine.reason, mine.event_id, mine.resolved_at) == (b"{}", "price_missing", "e", None)
@@ -64,34 +65,23 @@ def test_quarantine_lists_counts_and_resolves_once(conn):
 
 
 def test_epochs_only_grow(conn):
-    first = flags_state.epoch(conn)
-    assert flags_state.next_epoch(conn) == first + 1
-    assert flags_state.next_epoch(conn, above=40) == 41
-    assert flags_state.epoch(conn) == 41
+    first = flag_debts.epoch(conn)
+    assert flag_debts.next_epoch(conn) == first + 1
+    assert flag_debts.next_epoch(conn, above=40) == 41
+    assert flag_debts.epoch(conn) == 41
 
 
 def test_states_of_all_workspaces_come_in_chunks(conn, usage):
-    ledger.book(conn, [usage(f"w{n:03d}") for n in range(25)])
-    chunks = list(flags_state.all_states(conn, chunk=10))
+    booking.book(conn, [usage(f"w{n:03d}") for n in range(25)])
+    chunks = list(flag_debts.all_states(conn, chunk=10))
     assert [len(chunk) for chunk in chunks] == [10, 10, 5]
     assert [state.workspace_id for chunk in chunks for state in chunk] == [f"w{n:03d}" for n in range(25)]
 
 
 def test_a_debt_renewed_while_it_was_paid_stays(conn):
-    flags_state.note_stale(conn, ["a", "b", "a"])
-    debts = flags_state.stale(conn)
+    flag_debts.note(conn, ["a", "b", "a"])
+    debts = flag_debts.owed(conn)
     assert [name for name, _ in debts] == ["a", "b"]
-    flags_state.note_stale(conn, ["a"])
-    flags_state.settle_stale(conn, debts)
-    assert [name for name, _ in flags_state.stale(conn)] == ["a"]
-
-
-def test_only_one_rebuilds_at_a_time(conn, database_url):
-    from taximeter_db import connect
-
-    with flags_state.rebuild_lock(conn, wait=False) as first:
-        assert first
-        with connect.connection(database_url) as other, flags_state.rebuild_lock(other, wait=False) as second:
-            assert not second
-    with connect.connection(database_url) as other, flags_state.rebuild_lock(other, wait=False) as third:
-        assert third
+    flag_debts.note(conn, ["a"])
+    flag_debts.settle(conn, debts)
+    assert [name for name, _ in flag_debts.owed(conn)] == ["a"]

@@ -28,6 +28,7 @@ from servers.rabbitmq import SCRIPTS, RabbitMQ
 from taximeter_cli.embedded import accounts, valkey
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.process import LOOPBACK, free_port, spawn, wait_until
+from taximeter_db import roles
 
 Service = dict[str, Any]
 
@@ -59,7 +60,7 @@ def prepare_postgres(server: Postgres, service: Service, environment: Mapping[st
     """What the image does on an empty folder: run the mounted script as the superuser, with the service's environment."""
     psql = accounts.binaries(None) / "psql"
     admin = [psql, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={server.admin_url()}"]
-    made = "worker, dashboard, metrics, taximeter_worker, taximeter_dashboard, taximeter_metrics"
+    made = "worker, dashboard, metrics, gateway, " + ", ".join(roles.ROLES)
     for undo in ("DROP DATABASE taximeter", f"DROP ROLE taximeter, {made}"):  # the embedded server's own
         done = run([*admin, f"--command={undo}"], environment)
         assert done.returncode == 0, done.stderr
@@ -128,10 +129,7 @@ class ComposeRabbitMQ(RabbitMQ):
         return {**super()._environment(), **self._service.get("environment", {})}
 
     def _answers(self) -> bool:
-        if not _listens(self.port):
-            time.sleep(0.2)
-            return False
-        return self.healthy()
+        return _listens(self.port) and self.healthy()
 
     def healthy(self) -> bool:
         """The service's own check."""

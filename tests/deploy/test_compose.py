@@ -22,7 +22,7 @@ from deploy.compose_file import (
     seconds,
     secret_names,
 )
-from taximeter import names
+from taximeter import limits
 from taximeter_cli.embedded import postgres as embedded_postgres
 from taximeter_cli.embedded import valkey as embedded_valkey
 from taximeter_worker.settings import Settings
@@ -58,6 +58,7 @@ def test_all_parts_are_there():
     assert SERVICES == [
         "cli",
         "dashboard",
+        "gateway",
         "grafana",
         "migrate",
         "postgres",
@@ -144,7 +145,8 @@ def test_all_but_the_migration_are_checked_limited_and_started_again():
 @pytest.mark.parametrize("name", secret_names())
 def test_missing_secret_is_said(name: str):
     with pytest.raises(MissingSecretError, match=rf"{name} is missing a value: run make_secrets\.py in this folder"):
-        composed({**SECRETS, name: ""}, VALKEY_BROKER)
+        # There the gateway does without RabbitMQ's user, which nothing else asks for.
+        composed({**SECRETS, name: ""}, *(() if name == "RABBITMQ_GATEWAY_PASSWORD" else (VALKEY_BROKER,)))
 
 
 def test_the_example_asks_for_all_secrets_and_holds_none():
@@ -155,7 +157,7 @@ def test_the_example_asks_for_all_secrets_and_holds_none():
 
 def test_the_secrets_are_never_committed():
     ignored = subprocess.run(["git", "check-ignore", "-q", "deploy/.env"], cwd=ROOT, check=False)
-    assert ignored.returncode in {0, 128}, "128: this is no git repository"
+    assert ignored.returncode in {0, 128}, "128: this is not a git repository"
 
 
 def test_make_secrets_makes_good_secrets_and_keeps_them(tmp_path: Path):
@@ -191,8 +193,17 @@ def test_each_part_has_a_database_user_of_its_own():
         for name, service in services.items()
         if "TAXIMETER_DATABASE_URL" in service.get("environment", {})
     }
-    assert users == {"migrate": ["taximeter"], "cli": ["taximeter"], "worker": ["worker"], "dashboard": ["dashboard"]}
+    assert users == {
+        "migrate": ["taximeter"],
+        "cli": ["taximeter"],
+        "worker": ["worker"],
+        "dashboard": ["dashboard"],
+        "gateway": ["gateway"],
+    }
     assert services["worker"]["environment"]["TAXIMETER_METRICS_DATABASE_URL"].startswith("postgresql://metrics:")
+    flags = {name: service.get("environment", {}).get("TAXIMETER_REDIS_URL") for name, service in services.items()}
+    for part in ("worker", "dashboard", "gateway"):
+        assert flags[part] == f"redis://{part}:{SECRETS[f'VALKEY_{part.upper()}_PASSWORD']}@valkey:6379/0"
 
 
 def test_valkey_can_be_the_broker():
@@ -242,4 +253,4 @@ def test_valkey_is_as_durable_as_the_embedded_one():
 
 def test_rabbitmq_takes_what_the_worker_may_refuse():
     conf = dict(re.findall(r"^(\S+) = (\S+)$", (DEPLOY / "rabbitmq" / "rabbitmq.conf").read_text(), re.MULTILINE))
-    assert int(conf["max_message_size"]) > names.MESSAGE_BYTES_MAX
+    assert int(conf["max_message_size"]) > limits.MESSAGE_BYTES_MAX

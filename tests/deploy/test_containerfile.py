@@ -67,7 +67,7 @@ def test_no_shell_anywhere():
 
 
 def test_every_installation_is_pinned():
-    installs = [json.loads(rest) for rest in _all("RUN") if '"install"' in rest]
+    installs = [json.loads(rest) for rest in _all("RUN") if '"pip", "install"' in rest]
     assert installs
     for command in installs:
         pinned = "--require-hashes" in command and "--only-binary=:all:" in command

@@ -64,4 +64,12 @@ def test_holds_no_secret_and_no_shell(path: Path):
     part = path.stem.removeprefix("taximeter-")
     assert service["ExecStart"] == f"/opt/taximeter/bin/taximeter {part}"
     assert service["EnvironmentFile"] == f"/etc/taximeter/{part}.env", "a file, and so a database user, of its own"
-    assert "Environment" not in service
+    if part == "gateway":
+        assert "LoadCredential" not in service, "it opens no contents"
+        assert service["StateDirectory"] == "taximeter-gateway"
+        assert service["Environment"] == "TAXIMETER_SPOOL=%S/taximeter-gateway/spool"
+        return
+    # under DynamicUser a file of mode 0600 can be read in no other way
+    name, _, file = service["LoadCredential"].partition(":")
+    assert (name, file) == ("master-key", "/etc/taximeter/master-key")
+    assert service["Environment"] == "TAXIMETER_MASTER_KEY_FILE=%d/master-key", "no secret, but where it is"

@@ -13,9 +13,10 @@ from proxy import Proxy
 from servers.rabbitmq import RabbitMQ
 from taximeter import FlushTimeoutError, Meter, names
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, Valkey
-from taximeter_worker.sources import amqp as amqp_source
-from taximeter_worker.sources import dead_queues
-from workers import Feed, eventually, payment, usage
+from taximeter_worker.consume.brokers import dead_queues
+from taximeter_worker.consume.brokers import rabbitmq as amqp_source
+from waiting import eventually
+from workers import Feed, payment, usage
 
 
 def through(url: str) -> Proxy:
@@ -120,7 +121,7 @@ def test_valkey_killed_with_messages_in_flight(
 
 
 def test_a_dead_queue_is_left_out_until_it_is_back(own_rabbitmq, new_runtime, ledger, monkeypatch):
-    """Its only replica is gone, as after a lost disk: usage is booked all the same, and payments once it is declared anew."""
+    """Its only replica is gone, as after a lost disk: usage is booked all the same, and payments once it is declared again."""
     monkeypatch.setattr(dead_queues, "LEFT_OUT_SECONDS", 3.0)
     monkeypatch.setattr(amqp_source, "CHECK_SECONDS", 1.0)
     node = own_rabbitmq()

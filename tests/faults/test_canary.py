@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
-from taximeter_worker.canary import Canary, canary_body
+from taximeter import names
+from taximeter_worker.consume.brokers import rabbitmq as amqp_source
+from taximeter_worker.consume.brokers.source import CANARY_QUEUE
+from taximeter_worker.consume.canary import Canary, canary_body
 from taximeter_worker.metrics import Metrics
-from taximeter_worker.sources import amqp as amqp_source
-from workers import Feed, eventually, usage
+from taximeter_worker.server_clock import ServerClock
+from waiting import eventually
+from workers import Feed, usage
 
 SECONDS = 0.3
 
@@ -33,7 +36,9 @@ def test_canaries_come_through_and_leave_nothing_behind(new_runtime, broker_url,
 
 def test_a_deaf_consumer_is_seen(new_runtime, amqp_url, ledger, monkeypatch):
     """Cancelled behind its back after a reconnect: connected, heartbeats and all, and it gets nothing."""
-    monkeypatch.setattr(amqp_source, "CHECK_SECONDS", 3600.0)  # its own look at the queue would mend it: another guard
+    monkeypatch.setattr(
+        amqp_source, "CHECK_SECONDS", 3600.0
+    )  # its own check of the queue would repair it: another guard
     runtime = new_runtime(amqp_url, canary_seconds=SECONDS)
     eventually(lambda: runtime.metrics.registry.get_sample_value("taximeter_canary_trip_seconds") > 0)
     source = runtime._consumer._source
@@ -52,15 +57,39 @@ def test_a_deaf_consumer_is_seen(new_runtime, amqp_url, ledger, monkeypatch):
 def test_a_worker_that_is_deaf_from_its_start_is_seen(new_runtime, amqp_url, monkeypatch):
     """No canary ever came, so there is nothing whose age could grow but the worker's own."""
 
-    def hear_nothing(_source, _timeout_seconds):
-        time.sleep(0.05)
+    def hear_nothing(_source, timeout_seconds):
+        threading.Event().wait(min(timeout_seconds, 0.05))
         return []
 
-    monkeypatch.setattr(amqp_source.AmqpSource, "poll", hear_nothing)
+    monkeypatch.setattr(amqp_source.RabbitmqSource, "poll", hear_nothing)
     runtime = new_runtime(amqp_url, canary_seconds=SECONDS)
     eventually(lambda: runtime.metrics.registry.get_sample_value("taximeter_broker_connected") == 1)
     eventually(lambda: age(runtime) > 10 * SECONDS, 20)
     assert runtime.metrics.registry.get_sample_value("taximeter_canary_trip_seconds") == 0, "none came through"
+
+
+def test_each_of_two_workers_hears_its_own_canaries(new_runtime, broker_url, monkeypatch):
+    """One takes every canary that goes the way of usage: the other is well, and must not look deaf."""
+    greedy, other = (new_runtime(broker_url, canary_seconds=SECONDS) for _ in range(2))
+    for runtime in (greedy, other):
+        eventually(lambda runtime=runtime: runtime.metrics.registry.get_sample_value("taximeter_broker_connected") == 1)
+    is_one, own = other.canary.is_one, []
+
+    def lose_those_of_usage(body: bytes, queue: str) -> bool:
+        if queue != CANARY_QUEUE:
+            return True
+        own.append(queue)
+        return is_one(body, queue)
+
+    monkeypatch.setattr(other.booker, "_is_canary", lose_those_of_usage)
+    eventually(lambda: len(own) >= 20, what="its own keep coming")
+    eventually(lambda: age(other) < 2 * SECONDS)
+    greedy.stop()
+    other.stop()
+    feed = Feed(broker_url)
+    if feed._redis is not None:
+        assert list(feed._redis.scan_iter(match="taximeter.canary.*")) == []
+    feed.close()
 
 
 @pytest.mark.parametrize(
@@ -75,13 +104,20 @@ def test_a_worker_that_is_deaf_from_its_start_is_seen(new_runtime, amqp_url, mon
 )
 def test_what_only_looks_like_a_canary_is_a_message(body):
     metrics = Metrics()
-    assert not Canary("redis://nowhere", 10, metrics).is_one(body)
-    assert Canary("redis://nowhere", 10, metrics).is_one(canary_body(1))
+    canary = Canary("redis://nowhere", 10, metrics, ServerClock())
+    assert not canary.is_one(body, names.USAGE_QUEUE)
+    assert canary.is_one(canary_body(1), names.USAGE_QUEUE)
+
+
+def test_canaries_go_to_the_node_that_answers(new_runtime, amqp_url):
+    """The first node of the address is down: the next attempt begins with the other one, and so does each after it."""
+    runtime = new_runtime(f"amqp://guest:guest@127.0.0.1:1//;{amqp_url}", canary_seconds=SECONDS)
+    eventually(lambda: runtime.metrics.registry.get_sample_value("taximeter_canary_trip_seconds") > 0)
 
 
 def test_no_canary_is_sent_if_none_is_wanted():
     before = threading.active_count()
-    canary = Canary("redis://127.0.0.1:1", 0, Metrics())
+    canary = Canary("redis://127.0.0.1:1", 0, Metrics(), ServerClock())
     canary.start()
     assert threading.active_count() == before
     canary.stop()

@@ -11,18 +11,19 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from faultlab.disks import SmallDisk
+from fault_injection.disks import SmallDisk
 from proxy import Proxy
 from servers import QUICK_POSTGRES
 from taximeter import names
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.valkey import BROKER_DATABASE
-from taximeter_db import flags_state
+from taximeter_db import flag_debts
 from taximeter_db.connect import connection
 from taximeter_db.migrate import upgrade
-from taximeter_worker import flags
-from taximeter_worker.sources import amqp as amqp_source
-from workers import Feed, Ledger, eventually, payment, set_prices, usage
+from taximeter_worker.consume.brokers import rabbitmq as amqp_source
+from taximeter_worker.flags import marks
+from waiting import eventually
+from workers import Feed, Ledger, payment, set_prices, usage
 
 
 @pytest.fixture
@@ -178,8 +179,8 @@ def test_a_backup_put_back_begins_a_new_epoch(
     eventually(lambda: redis_client.hget(names.balance_key("acme"), "balance") == "-1")
     assert redis_client.hget(names.flag_key("acme"), "enabled") == "0"
     with connection(server.url()) as conn:
-        far = flags_state.place(conn)
-    eventually(lambda: not flags.read_place(redis_client).went_back_from(far))
+        far = flag_debts.cluster_position(conn)
+    eventually(lambda: not marks.read_cluster_position(redis_client).went_back_from(far))
     if not worker_lives:
         assert worker.stop() == 0
     server.stop("immediate")

@@ -13,7 +13,9 @@ from taximeter import names
 from taximeter_db import workspaces
 from taximeter_db.connect import connection
 from taximeter_worker import failpoints
-from workers import Feed, eventually, usage
+from taximeter_worker.flags import marks
+from waiting import eventually
+from workers import Feed, usage
 
 
 def enabled(client: redis.Redis, workspace: str) -> str | None:
@@ -51,9 +53,7 @@ def test_killed_around_the_note_that_a_flag_is_owed(
 
 
 @pytest.mark.parametrize("point", failpoints.REBUILD_POINTS)
-def test_killed_while_all_flags_are_made_anew(
-    point, new_worker, priced_url, valkey_broker_url, redis_url, redis_client
-):
+def test_killed_while_all_flags_are_rebuilt(point, new_worker, priced_url, valkey_broker_url, redis_url, redis_client):
     """A half-made cache is not declared warm: the next worker makes it again, under a still newer epoch."""
     with connection(priced_url) as conn:
         for number in range(3):
@@ -65,7 +65,7 @@ def test_killed_while_all_flags_are_made_anew(
     worker.start()
     eventually(lambda: redis_client.exists(names.FLAGS_READY))
     assert [enabled(redis_client, f"w{number}") for number in range(3)] == ["1", "1", "1"]
-    assert int(redis_client.get(names.FLAGS_READY)) == 3
+    assert marks.read_ready(redis_client).epoch == 3
     assert worker.stop() == 0
 
 

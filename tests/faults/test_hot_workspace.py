@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from taximeter_db import ledger as booking
 from taximeter_db.connect import booking_connection
-from workers import eventually, usage
+from taximeter_db.ledger import booking
+from waiting import eventually
+from workers import usage
 
 BATCHES = 20
 EVENTS = 100

@@ -1,6 +1,6 @@
 """The seeded mix of faults: short in `make test`, long in `make soak`.
 
-``make soak SEED=… EVENTS=… FAULTS=… RATE=…``; what a seed repeats and what it cannot is said in ``faultlab.soak``.
+``make soak SEED=… EVENTS=… FAULTS=… RATE=…``; what a seed repeats and what it cannot is said in ``fault_injection.soak``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from faultlab.soak import Size, seed_of, soak
+from fault_injection.soak import Size, seed_of, soak
 from servers import rabbitmq, require
 
 
@@ -39,15 +39,21 @@ SHORT_KINDS = (
     "PostgreSQL kill -9",
     "PostgreSQL stop -m immediate",
     "PostgreSQL disk full",
-    "flag Valkey kill -9",
-    "flag Valkey flushed",
+    "flag Redis kill -9",
+    "flag Redis went back in time",
+    "flag Redis flushed",
+    "flag Redis failed over",
+    "holding tool kill -9",
+    "clock jumped",
+    "replay killed after its commit",
+    "long reader at a partition's birth",
 )
 
 
 @pytest.mark.timeout(900)
 def test_a_short_mix_of_faults_loses_nothing_and_doubles_nothing(folder, environment):
     require("RabbitMQ", rabbitmq.installed(), "install rabbitmq-server")
-    size = Size(events=4_000, faults=15, rate=250, producers=2, database_megabytes=400, kinds=SHORT_KINDS)
+    size = Size(events=4_000, faults=18, rate=250, producers=2, database_megabytes=400, kinds=SHORT_KINDS)
     soak(folder, "rabbitmq", seed_of("TAXIMETER_SEED"), size, environment)
 
 

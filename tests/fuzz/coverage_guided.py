@@ -19,7 +19,7 @@ def main() -> None:
         import atheris
     except ModuleNotFoundError:
         sys.exit("atheris is not installed; tests/fuzz/test_fuzz.py fuzzes without it.")
-    with atheris.instrument_imports(include=["taximeter_worker.decode", "taximeter_db.money"]):
+    with atheris.instrument_imports(include=["taximeter_worker.decode.message", "taximeter_db.money"]):
         from fuzz.messages import CONTENT_TYPES, judge, seeds
 
     corpus = next((Path(name) for name in sys.argv[1:] if not name.startswith("-")), None)

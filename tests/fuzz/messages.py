@@ -17,11 +17,12 @@ from decimal import Decimal
 from typing import Any
 
 from decode_events import BATCH, EVENT, NOW, batch, event, inserted, payment, quantity, usage_data, wire
-from taximeter_worker.decode import Decoded, Limits, careful, decode_message, fast
-from taximeter_worker.decode.base import RefusedError
+from taximeter_worker.decode import fast_path, strict
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.decode.result import Decoded, EventRejectedError, Limits
 
 CPU_SECONDS_MAX = 20
-"""No message of these sizes takes a hundredth of it: whoever is at it for so long will not end."""
+"""No message of these sizes takes a hundredth of it: whoever takes this long will not end."""
 SMALL = Limits(message_bytes_max=6_000, message_events_max=12, event_bytes_max=2_500, depth_max=9, units_max=4)
 """Limits that mutated messages really meet."""
 CONTENT_TYPES = [
@@ -172,7 +173,7 @@ class Mutator:
         return body[:start] + put + body[end:]
 
     def _by_member(self, body: bytes) -> bytes:
-        """Change, drop or rename a member anywhere in the tree, and write it all anew in another spelling."""
+        """Change, drop or rename a member anywhere in the tree, and write it all again in another spelling."""
         dice = self._dice
         try:
             value = json.loads(body)
@@ -240,7 +241,7 @@ def judge(body: bytes, content_type: str | None, limits: Limits = SMALL) -> Deco
     for rejected in decoded.rejected:
         if rejected.reason in {"unsupported_content_type", "too_large"} or "batch is malformed" in rejected.detail:
             continue  # what is around the event was refused, not the event
-        assert _quickly(rejected.event, limits) is None, "refused, although the fast way takes it"
+        assert _quickly(rejected.event, limits) is None, "refused, although the fast path takes it"
     return decoded
 
 
@@ -270,9 +271,9 @@ def _events_in(body: bytes, content_type: str | None, limits: Limits) -> int | N
         value = json.loads(body.decode(), parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, list) or media_type in {EVENT, "application/json"}:
+    if not isinstance(value, list) or media_type == EVENT:
         return 1
-    if not media_type and value and not body.split(b"[", 1)[1].lstrip(b" \t\r\n").startswith(b"{"):
+    if media_type != BATCH and value and not isinstance(value[0], dict) and b'"specversion"' not in body:
         return 1
     return len(value)
 
@@ -291,16 +292,16 @@ def _as_an_independent_reader_has_it(usage: Any) -> None:
 
 def _carefully(raw: bytes, limits: Limits) -> object:
     try:
-        return careful.read(careful.parse_event(raw, limits), raw, NOW, limits)
-    except RefusedError:
+        return strict.read(strict.parse_event(raw, limits), raw, NOW, limits)
+    except EventRejectedError:
         return None
 
 
 def _quickly(raw: bytes, limits: Limits) -> object:
     try:
         str(raw, "utf-8")
-        return fast.usage(raw, NOW + limits.future_seconds_max * 1_000_000, limits)
-    except fast.DOUBTS:
+        return fast_path.usage(raw, NOW + limits.future_seconds_max * 1_000_000, limits)
+    except fast_path.DOUBTS:
         return None
 
 

@@ -17,17 +17,19 @@ from hypothesis import strategies as st
 
 from decode_events import EVENT, NOW
 from fuzz.messages import CONTENT_TYPES, SMALL, TOKENS, Mutator, judge, no_loop, seeds
+from hypothesis_profile import examples
 from taximeter_db.connect import booking_connection, connection
 from taximeter_db.money import to_pico
-from taximeter_db.prices import Price, Target
-from taximeter_db.prices_change import set_price
-from taximeter_worker.booker import Booker, Prices
-from taximeter_worker.decode import Limits, decode_message
-from taximeter_worker.flags import FlagWriter
+from taximeter_db.prices.changes import set_price
+from taximeter_db.prices.store import Price, Target
+from taximeter_worker.consume.batch import Booker, Prices
+from taximeter_worker.consume.brokers.source import Message
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.decode.result import Limits
+from taximeter_worker.flags.writer import FlagWriter
 from taximeter_worker.metrics import Metrics
-from taximeter_worker.pricing import load_book
+from taximeter_worker.pricing.loading import load_book
 from taximeter_worker.settings import Settings
-from taximeter_worker.sources import Message
 from workers import Ledger
 
 SHORT_INPUTS = 6_000
@@ -47,7 +49,7 @@ def the_seed() -> int:
 
 
 def fuzz(inputs: int) -> Counter[str]:
-    """Judge so many inputs; returns what became of their events."""
+    """Judge this number of inputs; returns what became of their events."""
     mutator, fate, slowest = Mutator(the_seed()), Counter(), 0.0
     with no_loop() as arm:
         for number in range(inputs):
@@ -80,7 +82,7 @@ def test_a_million_mutated_messages():
     assert len(fate) > 25
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(FRAGMENTS, max_size=6).map(b"".join), st.sampled_from(CONTENT_TYPES))
 @example(b'["\\', None)
 @example(b"]" * 3, CONTENT_TYPES[0])

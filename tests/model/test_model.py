@@ -23,27 +23,30 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from model.book_by_hand import LOW, MINIMUM, PER, Book
+from cloud_events import cloud_event
+from model.reference_system import LOW, MINIMUM, PER, ReferenceSystem
 from servers.databases import drop_database, make_database, migrated_template
 from taximeter import names
 from taximeter_cli.embedded.postgres import Postgres
 from taximeter_cli.embedded.valkey import FLAG_DATABASE
-from taximeter_db import flags_state, quarantine, workspaces
+from taximeter_db import quarantine, workspaces
+from taximeter_db.audit.verify import verify
 from taximeter_db.connect import booking_connection
 from taximeter_db.errors import SettingsError
 from taximeter_db.money import format_usd, from_numeric_text
-from taximeter_db.prices import Price, Target
-from taximeter_db.prices_change import set_price
-from taximeter_db.verify import verify
-from taximeter_worker import flags
-from taximeter_worker.booker import Booker, Prices
-from taximeter_worker.chores import FlagWatch, PriceWatch
-from taximeter_worker.corrections import corrected
-from taximeter_worker.flags import FlagWriter
+from taximeter_db.prices.changes import set_price
+from taximeter_db.prices.store import Price, Target
+from taximeter_db.quarantine import Attempt
+from taximeter_worker.background.flag_watch import FlagWatch
+from taximeter_worker.background.price_watch import PriceWatch
+from taximeter_worker.consume.batch import Booker, Prices
+from taximeter_worker.consume.brokers.source import Message
+from taximeter_worker.flags import writer as flags
+from taximeter_worker.flags.writer import FlagWriter
 from taximeter_worker.metrics import Metrics
-from taximeter_worker.replay import replay, replay_price_missing
 from taximeter_worker.settings import Settings
-from taximeter_worker.sources import Message
+from taximeter_worker.tasks.corrections import corrected
+from taximeter_worker.tasks.replay import replay, replay_waiting
 
 SOAK_STEPS = 10_000
 SERVERS: dict[str, Any] = {}
@@ -90,8 +93,8 @@ def payment(given: dict[str, Any]) -> bytes:
 
 
 def _event(kind: str, given: dict[str, Any], data: dict[str, Any]) -> bytes:
-    event = {"specversion": "1.0", "id": given["id"], "source": "/model", "type": kind, "subject": given["subject"]}
-    return json.dumps({**event, "time": f"2024-01-{given['day']:02d}T12:00:00Z", "data": data}).encode()
+    time = f"2024-01-{given['day']:02d}T12:00:00Z"
+    return json.dumps(cloud_event(kind, data, workspace=given["subject"], event_id=given["id"], time=time)).encode()
 
 
 EVENTS = st.lists(USAGES.map(usage) | PAYMENTS.map(payment), min_size=1, max_size=5)
@@ -112,7 +115,7 @@ class Worker:
         metrics, prices, writer = Metrics(), Prices(), FlagWriter(redis_url, 5.0)
         known = Settings(database_url=url, broker_url="redis://none", redis_url=redis_url, metrics_port=0)
         booker = Booker(known, prices, writer, metrics)
-        made = cls(booking_connection(url), booker, prices, writer, PriceWatch(prices, metrics, lambda: None))
+        made = cls(booking_connection(url), booker, prices, writer, PriceWatch(prices, metrics, writer, lambda: None))
         made.price_watch(made.conn)
         return made
 
@@ -134,7 +137,7 @@ class System(RuleBasedStateMachine):
         self.redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
         self.redis.flushdb()
         self.worker = Worker.start(self.url, self.redis_url)
-        self.book = Book()
+        self.book = ReferenceSystem()
         self.owed: set[str] = set()
         """Workspaces whose flag may be behind until the worker looks after the flags."""
         self.sent: list[bytes] = []
@@ -198,8 +201,10 @@ class System(RuleBasedStateMachine):
         worker.price_watch(worker.conn)
         self.book.learn_prices()
         assert worker.prices.book is not None
-        replay_price_missing(
-            worker.conn, lambda states: worker.booker.publish(worker.conn, states), book=worker.prices.book
+        replay_waiting(
+            worker.conn,
+            lambda states, holds: worker.booker.publish(worker.conn, states, holds),
+            book=worker.prices.book,
         )
 
     @rule(workspace=WORKSPACES, minimum=LIMITS, low=LIMITS, on_the_page=st.booleans())
@@ -213,7 +218,6 @@ class System(RuleBasedStateMachine):
             known = self.book.workspace(workspace)
             known.minimum, known.low = minimum, low
             if on_the_page:
-                flags_state.note_stale(conn, [workspace])
                 self.owed.add(workspace)
             else:
                 flags.write_states(self.redis, [state])
@@ -226,7 +230,7 @@ class System(RuleBasedStateMachine):
 
     @rule()
     def look_after_flags(self) -> None:
-        FlagWatch(self.worker.writer)(self.worker.conn)
+        FlagWatch(self.worker.writer, Metrics())(self.worker.conn)
         self.owed = set()
 
     @rule()
@@ -257,7 +261,7 @@ class System(RuleBasedStateMachine):
     @rule(data=st.data())
     def an_entry_is_replayed(self, data: Any) -> None:
         entry = self._entry(data)
-        [result] = replay(self.worker.conn, [entry.id], by="model")
+        [result] = replay(self.worker.conn, [entry.id], Attempt("model"))
         assert self._written(result) == self.book.replay(entry.event)
 
     @precondition(lambda self: self.book.open)
@@ -266,7 +270,7 @@ class System(RuleBasedStateMachine):
         entry = self._entry(data)
         changes = [f"data.quantities.input_tokens={tokens}"] if entry.kind == "usage" else ["data.note=corrected"]
         fixed = corrected(entry.event, [*changes, *([f"id={new_id}"] if new_id else [])])
-        [result] = replay(self.worker.conn, [entry.id], fixed, by="model")
+        [result] = replay(self.worker.conn, [entry.id], Attempt("model", correction=fixed))
         assert self._written(result) == self.book.replay(entry.event, fixed)
         assert quarantine.actions(self.worker.conn, entry.id)[-1].correction == fixed
 

@@ -10,19 +10,13 @@ from uuid import UUID
 
 import pytest
 
+from cloud_events import usage_event
 from taximeter import InvalidEventError
 from taximeter.envelope import check_event
 from taximeter.events import usage_line
+from taximeter.labels import labels
 
-ENVELOPE = {
-    "specversion": "1.0",
-    "id": "e-1",
-    "source": "/tools/chat",
-    "type": "taximeter.usage.v1",
-    "subject": "acme",
-    "time": "2026-11-22T10:00:00Z",
-    "data": {"tool": "chat", "quantities": {"requests": 1}},
-}
+ENVELOPE = usage_event(event_id="e-1")
 
 
 def line(workspace_id: Any = "acme", **changes: Any) -> bytes:
@@ -39,6 +33,8 @@ def line(workspace_id: Any = "acme", **changes: Any) -> bytes:
         "source": "/tools/chat",
         **changes,
     }
+    if "labels" in changes:
+        arguments["labels"] = labels(**changes["labels"])
     return usage_line(workspace_id, **arguments)[1]
 
 
@@ -165,6 +161,21 @@ def test_a_bad_quantity_is_refused_with_its_code(value: Any, code: str) -> None:
         ({"quantities": None}, "quantity_required", "quantities"),
         ({"quantities": [1]}, "bad_type", "quantities"),
         ({"quantities": {"": 1}}, "bad_quantities", "quantities"),
+        ({"labels": {"user": ""}}, "bad_text", "user"),
+        ({"labels": {"user": " "}}, "bad_text", "user"),
+        ({"labels": {"user": "u" * 129}}, "bad_text", "user"),
+        ({"labels": {"user": "a\0"}}, "bad_text", "user"),
+        ({"labels": {"user": 17}}, "bad_type", "user"),
+        ({"labels": {"tags": ["team"]}}, "bad_type", "tags"),
+        ({"labels": {"tags": {f"k{n}": "x" for n in range(9)}}}, "bad_tags", "tags"),
+        ({"labels": {"tags": {"Team": "x"}}}, "bad_tags", "tags"),
+        ({"labels": {"tags": {7: "x"}}}, "bad_tags", "tags"),
+        ({"labels": {"tags": {"k" * 33: "x"}}}, "bad_tags", "tags"),
+        ({"labels": {"tags": {"team": "x" * 65}}}, "bad_text", "tags.team"),
+        ({"labels": {"tags": {"team": ""}}}, "bad_text", "tags.team"),
+        ({"labels": {"tags": {"team": None}}}, "bad_type", "tags.team"),
+        ({"labels": {"hold": "h" * 129}}, "bad_text", "hold"),
+        ({"labels": {"hold": 5}}, "bad_type", "hold"),
         ({"quantities": {"a b": 1}}, "bad_quantities", "quantities"),
         ({"quantities": {3: 1}}, "bad_quantities", "quantities"),
         ({"quantities": {f"u{n}": 1 for n in range(65)}}, "bad_quantities", "quantities"),

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from taximeter import Meter
+from waiting import eventually
 
 REQUEST = {"tool": "chat", "quantities": {"requests": 1}}
 
@@ -27,13 +27,6 @@ while True:
     event_id = meter.record("acme", tool="chat", quantities={"requests": 1}, input="x" * 300)
     os.write(1, event_id.encode() + b"\\n")
 """
-
-
-def wait_until(condition: Callable[[], bool], timeout_seconds: float = 20) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def in_child(run: Callable[[], None]) -> int:
@@ -87,7 +80,7 @@ def test_a_living_meter_takes_over_from_a_dead_process(
     meter.flush(20)
     settings = {"TAXIMETER_BROKER_URL": "amqp://guest:guest@127.0.0.1:1/", "TAXIMETER_SPOOL": str(tmp_path / "spool")}
     accepted = run_and_kill({**environment, **settings}, random.Random(7))
-    wait_until(lambda: meter.stats().confirmed >= len(accepted))
+    eventually(lambda: meter.stats().confirmed >= len(accepted))
     assert set(accepted) <= {event["id"] for event in broker.events()}
     assert meter.stats().recorded == 0
 
@@ -204,7 +197,9 @@ def test_a_signal_handler_may_record(broker: Any, make_meter: Callable[..., Mete
 
     def handle(*_: Any) -> None:
         handled.append(meter.record("acme", **REQUEST))
-        if not over:  # set anew by itself: on a slow disk an even beat would interrupt the handler, again and again
+        if (
+            not over
+        ):  # each run sets the next timer: on a slow disk a steady one would interrupt the handler, again and again
             signal.setitimer(signal.ITIMER_REAL, 0.001)
 
     previous = signal.signal(signal.SIGALRM, handle)

@@ -9,24 +9,13 @@ from typing import Any
 
 import pytest
 
+from cloud_events import usage_event
 from taximeter import Meter, names
 from taximeter.errors import ConfigurationError
 
 SHARDS = 3
 WORKSPACES = [f"ws-{number}" for number in range(40)]
 REQUEST: dict[str, Any] = {"tool": "chat", "quantities": {"requests": 1}}
-
-
-def usage_event(workspace_id: str) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": f"built-{workspace_id}",
-        "source": "/x",
-        "type": names.USAGE_TYPE,
-        "subject": workspace_id,
-        "time": "2026-11-22T10:00:00Z",
-        "data": REQUEST,
-    }
 
 
 def test_keys_and_queues() -> None:
@@ -47,7 +36,7 @@ def test_a_workspaces_events_meet_in_one_queue_in_order(broker: Any, make_meter:
         for workspace_id in WORKSPACES:
             ids.setdefault(workspace_id, []).append(meter.record(workspace_id, **REQUEST))
     for workspace_id in WORKSPACES:
-        ids[workspace_id].append(meter.publish_event(usage_event(workspace_id)))
+        ids[workspace_id].append(meter.publish_event(usage_event(workspace_id, f"built-{workspace_id}")))
     meter.flush(20)
     filled = 0
     for key in names.usage_routing_keys(SHARDS):

@@ -13,8 +13,8 @@ import pytest
 
 from servers import require
 from taximeter import Meter, SpoolError
-from taximeter.segment import Segment
-from taximeter.spool import Spool
+from taximeter.spool.segment import Segment
+from taximeter.spool.spool import Spool
 
 NOBODY_LISTENS = "amqp://guest:guest@127.0.0.1:1/"
 TMPFS_BYTES = 256 * 1024
@@ -25,7 +25,7 @@ def make_spool(directory: Path, **settings: Any) -> Spool:
 
 
 def leave_behind(directory: Path, lines: list[bytes], *, confirmed: int = 0, tail: bytes = b"") -> Path:
-    """A segment of a process that is no more."""
+    """A segment of a dead process."""
     directory.mkdir(exist_ok=True)
     segment = Segment.create(directory, "usage")
     for line in lines:
@@ -74,21 +74,21 @@ def test_lines_are_cut_by_number_and_by_size(tmp_path: Path) -> None:
 def test_a_dead_process_is_carried_on_from_what_was_confirmed(tmp_path: Path) -> None:
     path = leave_behind(tmp_path, [b"1", b"2", b"3"], confirmed=2, tail=b'{"torn": "li')
     spool = make_spool(tmp_path)
-    assert spool.adopt() == 1
+    assert spool.adopt().segments == 1
     assert (spool.events_waiting, waiting(spool)) == (2, [2, 3])
-    assert spool.adopt() == 0
-    assert make_spool(tmp_path).adopt() == 0, "only one adopts it"
+    assert spool.adopt().segments == 0
+    assert make_spool(tmp_path).adopt().segments == 0, "only one adopts it"
     spool.close()
     assert path.exists(), "nothing was confirmed, so the next one carries on"
-    assert make_spool(tmp_path).adopt() == 1
+    assert make_spool(tmp_path).adopt().segments == 1
 
 
 def test_a_living_process_is_left_alone(tmp_path: Path) -> None:
     alive, other = make_spool(tmp_path), make_spool(tmp_path)
     alive.append("usage", b"1")
-    assert other.adopt() == 0
+    assert other.adopt().segments == 0
     alive.close()
-    assert other.adopt() == 1
+    assert other.adopt().segments == 1
     other.close()
 
 
@@ -103,7 +103,7 @@ def test_litter_of_dead_processes_is_swept_up(tmp_path: Path) -> None:
     foreign = tmp_path / "notes.ndjson"
     foreign.write_text("1\n")
     spool = make_spool(tmp_path)
-    assert spool.adopt() == 0
+    assert spool.adopt().segments == 0
     assert not done.exists()
     assert not empty.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.ndjson", "usage-b.new"]
@@ -132,7 +132,7 @@ def test_somebody_elses_file_and_links_are_not_read(tmp_path: Path) -> None:
         planted.write_text("1\n")
         os.chown(planted, 12345, 12345)
     spool = make_spool(directory)
-    assert spool.adopt() == 0
+    assert spool.adopt().segments == 0
     spool.close()
 
 

@@ -15,6 +15,7 @@ import redis
 
 from deploy.compose_servers import make_secrets as load_make_secrets
 from servers.rabbitmq import RabbitMQ
+from servers.shipped_redis import USER_SUFFIX
 from taximeter_cli.embedded.valkey import Valkey
 from worker_fixtures import ledger, new_runtime, new_worker, priced_url
 
@@ -67,18 +68,20 @@ def valkey_user(
 ) -> Iterator[Callable[[str, int], str]]:
     """``valkey_user(name, database)``: address as that user of `deploy/valkey/users.in.acl`."""
     text = make_secrets.access_list((DEPLOY / "valkey" / "users.in.acl").read_text(), passwords)
-    names = []
+    names = []  # not those of the server's own users: it is shared
     with valkey.client() as admin:
         for line in text.splitlines():
             _, name, *rules = line.split(" ", 2)
             if name != "default":  # the fixtures' own
                 rule_list = [rule.strip() for rule in rules[0].replace(" (", "\0(").split("\0")]
-                admin.execute_command("ACL", "SETUSER", name, "reset", *rule_list[0].split(), *rule_list[1:])
-                names.append(name)
+                names.append(name + USER_SUFFIX)
+                admin.execute_command("ACL", "SETUSER", names[-1], "reset", *rule_list[0].split(), *rule_list[1:])
         yield (
             lambda name, database: (
                 urlsplit(valkey.url(database))
-                ._replace(netloc=f"{name}:{passwords[f'VALKEY_{name.upper()}_PASSWORD']}@127.0.0.1:{valkey.port}")
+                ._replace(
+                    netloc=f"{name}{USER_SUFFIX}:{passwords[f'VALKEY_{name.upper()}_PASSWORD']}@127.0.0.1:{valkey.port}"
+                )
                 .geturl()
             )
         )

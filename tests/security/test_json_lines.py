@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from decimal import Decimal
+from importlib.metadata import version
 
 import pytest
 
-from taximeter_db.json_lines import FIELDS, JsonLines
+from taximeter_db.json_logs import FIELDS, JsonLines
 from taximeter_db.secret import Secret
 
 
@@ -24,6 +26,8 @@ def line(message: str, /, *args: object, level: int = logging.INFO, fault: bool 
 def test_a_line_says_when_how_grave_who_and_what():
     found = line("booked", events=3, took=0.5, cost=Decimal("0.1"), ids=["a", {"b": None}])
     assert found.pop("time").endswith("+00:00")
+    assert found.pop("version") == version("taximeter")
+    assert found.pop("instance").endswith(f":{os.getpid()}")
     assert found == {
         "level": "info",
         "logger": "taximeter",

@@ -13,13 +13,14 @@ import redis
 from kombu import Connection
 
 from taximeter import names
-from taximeter.signing import ProducerKey
+from taximeter.brokers.signing import ProducerKey
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, Valkey
 from taximeter_db.connect import booking_connection
-from taximeter_worker.replay import replay
+from taximeter_worker.consume.signatures import ProducerKeys
 from taximeter_worker.runtime import Runtime
-from taximeter_worker.signatures import ProducerKeys
-from workers import Ledger, WorkerProcess, eventually, payment, usage
+from taximeter_worker.tasks.replay import replay
+from waiting import eventually
+from workers import Ledger, WorkerProcess, payment, usage
 
 CHAT = ProducerKey("chat", "c" * 64)
 

@@ -11,7 +11,8 @@ import pytest
 from kombu import Connection
 
 from taximeter import Meter, names
-from workers import Ledger, WorkerProcess, eventually, payment, usage
+from waiting import eventually
+from workers import Ledger, WorkerProcess, payment, usage
 
 QUANTITIES = {"input_tokens": 1000}
 
@@ -72,7 +73,7 @@ def test_each_user_does_its_work_and_no_other_s(
         lambda it: it.basic_get(names.USAGE_QUEUE),
         lambda it: it.basic_consume(names.PAYMENT_QUEUE),
         # around the exchange, straight into queues: the tasks of Celery, and payments
-        lambda it: _publish(it, usage(), "taximeter.tasks", exchange=""),
+        lambda it: _publish(it, usage(), names.TASK_QUORUM_QUEUE, exchange=""),
         lambda it: _publish(it, payment("acme", "9"), names.PAYMENT_QUEUE, exchange=""),
         lambda it: _publish(it, payment("acme", "9"), names.PAYMENT_ROUTING_KEY),
         lambda it: _publish(it, usage(), names.DEAD_QUEUE, exchange=names.DEAD_EXCHANGE),

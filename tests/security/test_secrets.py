@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,7 +16,8 @@ from taximeter_dashboard.settings import Settings as PageSettings
 from taximeter_db import secret
 from taximeter_db.secret import MASK, Secret, redact
 from taximeter_worker.settings import Settings
-from workers import WorkerProcess, eventually
+from waiting import eventually
+from workers import WorkerProcess
 
 HUSH = f"hush{secrets.token_hex(8)}"
 # With an unescaped slash a parser takes the password's beginning for the port, and quotes it.
@@ -58,13 +59,16 @@ def test_a_command_that_fails_shows_no_password(name: str, database_url: str, tm
 def test_a_worker_shows_no_password(new_worker: Callable[..., WorkerProcess], database_url: str, valkey: Valkey):
     place = urlsplit(database_url).netloc.rpartition("@")[2]
     wrong = f"redis://:{HUSH}@127.0.0.1:{valkey.port}"
+    tried = {"background_waits", "canary_not_sent"}  # PostgreSQL, and the broker
     for broker in (f"{wrong}/1", f"amqp://someone:{HUSH}@127.0.0.1:1/%2F"):
         worker = new_worker(
             database_url, broker, f"{wrong}/0", TAXIMETER_DATABASE_URL=f"postgresql://worker:{HUSH}@{place}/x"
         )
         worker.start()
-        eventually(lambda one=worker: "chore_waits" in one.text() or not one.running, what="a worker that has tried")
-        time.sleep(1)
+        eventually(
+            lambda one=worker: not one.running or tried <= set(re.findall(r"\w+", one.text())),
+            what="a worker that has tried",
+        )
         worker.kill()
         assert worker.text()
         assert HUSH not in worker.text()
@@ -103,3 +107,24 @@ def test_settings_show_none():
         assert HUSH not in repr(settings)
         for name in settings.__dataclass_fields__:
             assert HUSH not in f"{getattr(settings, name)} {getattr(settings, name)!r}", name
+
+
+LISTS = (
+    "amqp://someone:{}@rabbit-one:5672/%2F;amqp://someone:{}@rabbit-two:5672/%2F",
+    "postgresql://someone:{}@postgres-one:5432,postgres-two:5433/ledger?target_session_attrs=read-write",
+    "postgresql://postgres-one:5432,postgres-two:5433/ledger?password={}",
+    "rediss://someone:{}@valkey-one:6379/0?ssl_ca_certs=/etc/authority.pem",
+    "redis://valkey-one:6379/0",
+    "amqp://rabbit-one:5672;amqp://rabbit-two:5672",
+)
+
+
+@pytest.mark.parametrize("pattern", LISTS)
+def test_only_the_password_of_an_address_is_masked(pattern: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(secret, "_known", set())
+    password = f"hush{secrets.token_hex(8)}"
+    text = pattern.replace("{}", password)
+    Secret(text)
+    assert redact(text) == pattern.replace("{}", MASK)
+    metrics = "metrics on rabbit-one:9464, valkey-one, postgres-two, 5672, someone, ledger, amqp://"
+    assert redact(metrics) == metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import subprocess
@@ -13,16 +14,17 @@ import pytest
 import redis
 
 from taximeter import Meter, names
-from taximeter.errors import ConfigurationError
-from taximeter.signing import ProducerKey, split
+from taximeter.brokers.signing import ProducerKey, split
+from taximeter.errors import ConfigurationError as SdkConfigurationError
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, Valkey
 from taximeter_db.connect import booking_connection
-from taximeter_worker.errors import SettingError
-from taximeter_worker.replay import replay
+from taximeter_db.errors import ConfigurationError
+from taximeter_worker.consume.signatures import ProducerKeys
 from taximeter_worker.runtime import Runtime
 from taximeter_worker.settings import Settings
-from taximeter_worker.signatures import ProducerKeys
-from workers import Ledger, eventually, payment, usage
+from taximeter_worker.tasks.replay import replay
+from waiting import eventually
+from workers import Ledger, payment, usage
 
 CHAT, BILLING = secrets.token_hex(32), secrets.token_hex(32)
 KEYS = f"chat:{CHAT}, billing:{BILLING}:payment"
@@ -53,8 +55,9 @@ def test_what_is_signed_is_booked_and_the_rest_is_kept(
         ProducerKey("chat", BILLING).sign(names.USAGE_QUEUE, _body(usage())): "does not hold",
         good.replace(b'"acme"', b'"evil"'): "does not hold",
         billing.sign(names.PAYMENT_QUEUE, _body(usage())): "does not hold",  # signed for the other queue
-        good.replace(b"taximeter-v1", b"taximeter-v2"): "not signed",
-        b"taximeter-v1 chat \n[]": "not signed",
+        good.replace(b"taximeter-v1", b"taximeter-v2"): "malformed",
+        b"taximeter-v1 chat \n[]": "malformed",
+        b"[]": "not signed",
     }
     with redis.Redis.from_url(broker_url) as client:
         for item in bad:
@@ -88,14 +91,44 @@ def test_the_documented_format_needs_no_sdk(tmp_path: Path):
     (code,) = [one for one in examples if "taximeter-v1" in one]
     script = f"import sys\nkey_id, secret, queue, body = 'chat', {CHAT!r}, 'taximeter.usage', b'[{{}}]'\n{code}\nsys.stdout.buffer.write(item)"
     item = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=tmp_path).stdout
-    assert ProducerKeys.parse(KEYS).check(item, names.USAGE_QUEUE) == (b"[{}]", None)
+    assert ProducerKeys.parse(KEYS).check(item, names.USAGE_QUEUE) == (b"[{}]", None, "chat")
 
 
 @pytest.mark.parametrize(
     "item", [b"", b"taximeter-v1 ", b"taximeter-v1 a b\n", b"\x00" * 9, b"taximeter-v1 " + b"a" * 99]
 )
 def test_taking_apart_never_raises(item: bytes):
-    assert split(item) == (None, b"", item)
+    assert split(item)[:3] == (None, b"", item)
+
+
+def _spoiled(item: bytes) -> dict[str, bytes]:
+    header, line_feed, body = item.partition(b"\n")
+    mark, key_id, digest = header.split(b" ")
+    return {
+        "CRLF": header + b"\r\n" + body,
+        "byte-order mark": b"\xef\xbb\xbf" + item,
+        "base64": b" ".join([mark, key_id, base64.b64encode(bytes.fromhex(digest.decode()))]) + b"\n" + body,
+        "cut off": b" ".join([mark, key_id, digest[:-1]]) + b"\n" + body,
+        "two spaces": mark + b"  " + key_id + b" " + digest + b"\n" + body,
+        "no line feed": header + body,
+        "other letters": b"Taximeter-V1" + item[len(mark) :],
+        "other version": b"taximeter-v2" + item[len(mark) :],
+        "white space in front": b"\n" + item,
+        "no digest": mark + b" chat " + line_feed + body,
+    }
+
+
+def test_a_signature_in_another_form_is_malformed_and_upper_case_is_not():
+    keys, item = ProducerKeys.parse(KEYS), ProducerKey("chat", CHAT).sign(names.USAGE_QUEUE, b"[{}]")
+    header, _, body = item.partition(b"\n")
+    mark, key_id, digest = header.split(b" ")
+    upper = b" ".join([mark, key_id, digest.upper()]) + b"\n" + body
+    assert keys.check(upper, names.USAGE_QUEUE) == (b"[{}]", None, "chat")
+    for form, spoiled in _spoiled(item).items():
+        checked = keys.check(spoiled, names.USAGE_QUEUE)
+        assert "malformed" in (checked.distrusted or ""), form
+        assert checked.body == spoiled, form
+    assert "not signed" in (keys.check(b"[{}]", names.USAGE_QUEUE).distrusted or "")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +138,7 @@ def test_taking_apart_never_raises(item: bytes):
     ids=["no secret", "short secret", "no name", "odd name", "odd right"],
 )
 def test_a_wrong_key_is_said_without_its_secret(text: str):
-    with pytest.raises(SettingError, match="TAXIMETER_PRODUCER_KEYS") as caught:
+    with pytest.raises(ConfigurationError, match="TAXIMETER_PRODUCER_KEYS") as caught:
         Settings.from_env({**_ADDRESSES, "TAXIMETER_PRODUCER_KEYS": text})
     assert CHAT not in str(caught.value)
     assert "short" not in str(caught.value)
@@ -119,7 +152,7 @@ _ADDRESSES = {
 
 
 def test_on_rabbitmq_keys_are_refused(tmp_path: Path):
-    with pytest.raises(ConfigurationError, match="RabbitMQ knows its users"):
+    with pytest.raises(SdkConfigurationError, match="RabbitMQ knows its users"):
         Meter(broker_url="amqp://x", producer_key=f"chat:{CHAT}", spool=tmp_path)
-    with pytest.raises(SettingError, match="RabbitMQ knows its users"):
+    with pytest.raises(ConfigurationError, match="RabbitMQ knows its users"):
         Settings.from_env({**_ADDRESSES, "TAXIMETER_BROKER_URL": "amqp://x", "TAXIMETER_PRODUCER_KEYS": KEYS})

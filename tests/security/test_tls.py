@@ -22,17 +22,19 @@ from servers.authority import Authority
 from servers.databases import make_database, migrated_template
 from servers.encrypted import EncryptedPostgres, EncryptedRedis, Files, postgresql_binaries, redis_program
 from taximeter import Meter
-from taximeter.tls import split_tls
+from taximeter.brokers.tls import split_tls
+from taximeter_cli.embedded.process import free_port
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, FLAG_DATABASE
 from taximeter_cli.receipts import Receipts
 from taximeter_dashboard.app import create_app
 from taximeter_db import connect
 from taximeter_db.errors import DatabaseUnavailableError
-from taximeter_worker.errors import FlagsUnavailable, SourceLost
-from taximeter_worker.flags import connect_flags
+from taximeter_worker.consume.brokers.source import make_source
+from taximeter_worker.errors import FlagsUnavailableError, SourceLostError
+from taximeter_worker.flags.connecting import connect_flags
 from taximeter_worker.settings import Settings
-from taximeter_worker.sources import make_source
-from workers import Ledger, WorkerProcess, eventually, set_prices
+from waiting import eventually
+from workers import Ledger, WorkerProcess, set_prices
 
 MINE = "taximeter-tests"
 """The name in our certificate, and of RabbitMQ's user that it logs in."""
@@ -122,6 +124,18 @@ def _servers(folder: Path, *, mutual: bool) -> Encrypted:
 
 
 @pytest.mark.timeout(900)
+def test_of_several_nodes_the_one_that_answers_has_its_name_verified(
+    each_encrypted: Callable[[str], Encrypted], new_worker: Callable[..., WorkerProcess]
+):
+    """The certificate is for 127.0.0.1; the first node of the address has another name, and is away."""
+    encrypted = each_encrypted(THEIRS)
+    address = f"amqps://guest:guest@localhost:{free_port()}/;{encrypted.broker('rabbitmq')}"
+    worker = new_worker(encrypted.database_url, address, encrypted.redis.url(FLAG_DATABASE)).start()
+    eventually(lambda: worker.connected, 120, "booking connects")
+    assert worker.stop() == 0
+
+
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
 def test_the_whole_system_encrypted(
     kind: str, encrypted: Encrypted, new_worker: Callable[..., WorkerProcess], tmp_path: Path
@@ -189,7 +203,7 @@ def test_postgresql_and_we_believe_each_other_only_with_certificates(spoiled: Sp
 @each_case
 def test_redis_and_we_believe_each_other_only_with_certificates(spoiled: Spoiled, encrypted: Encrypted):
     make, says = spoiled
-    with pytest.raises(FlagsUnavailable, match=says):
+    with pytest.raises(FlagsUnavailableError, match=says):
         connect_flags(make(encrypted.redis.bare_url())).ping()
 
 
@@ -215,7 +229,7 @@ def test_a_worker_takes_its_events_from_no_stranger(kind: str, spoiled: Spoiled,
     url = make(encrypted.bare(kind))
     source = make_source(Settings(database_url="postgresql://nowhere", broker_url=url, redis_url="redis://nowhere"))
     try:
-        with pytest.raises(SourceLost, match=f"(?i){says}"):
+        with pytest.raises(SourceLostError, match=f"(?i){says}"):
             source.open()
     finally:
         source.close()
@@ -227,9 +241,9 @@ def test_nobody_falls_back_to_plain_text(database_url: str, valkey, encrypted: E
         connect.connect(encrypted.files.of(database_url))
     with pytest.raises(DatabaseUnavailableError, match="no encryption"):
         connect.connect(f"{encrypted.postgres.bare_url()}?sslmode=disable")
-    with pytest.raises(FlagsUnavailable):
+    with pytest.raises(FlagsUnavailableError):
         connect_flags(encrypted.files.of(valkey.url(0).replace("redis://", "rediss://"))).ping()
-    with pytest.raises(FlagsUnavailable):
+    with pytest.raises(FlagsUnavailableError):
         connect_flags(encrypted.redis.bare_url().replace("rediss://", "redis://")).ping()
 
 

@@ -31,7 +31,7 @@ def drop_database(server: Postgres, name: str) -> None:
 
 
 def migrated_template(server: Postgres) -> str | None:
-    """Make the template on the first call; None while there is no migration to run."""
+    """Make the template on the first call; None if there are no migrations."""
     if importlib.util.find_spec("taximeter_db.migrate") is None:
         return None
     from taximeter_db.migrate import upgrade

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
+
+from waiting import eventually
 
 
 @contextlib.contextmanager
@@ -21,8 +22,7 @@ def serve(app: Any) -> Iterator[str]:
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        while not server.started:
-            time.sleep(0.01)
+        eventually(lambda: server.started, what="a page that is served")
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:

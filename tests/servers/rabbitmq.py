@@ -38,6 +38,13 @@ raft.wal_max_size_bytes = 67108864
 collect_statistics_interval = 1000
 """
 
+MEMBER = """\
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = {name}
+cluster_formation.randomized_startup_delay_range.min = 0
+cluster_formation.randomized_startup_delay_range.max = 1
+"""
+
 
 def installed() -> bool:
     return (SCRIPTS / "rabbitmq-server").exists() and shutil.which("erl") is not None
@@ -47,13 +54,17 @@ class RabbitMQ:
     """One node. Its data stays over ``stop``/``kill`` and ``start``.
 
     ``folder`` must be short-lived and private; ``start`` takes about six seconds. With ``tls``, names and values of
-    `ssl_options`, it speaks TLS alone, and who has a certificate may log in by it (EXTERNAL).
+    `ssl_options`, it speaks TLS alone, and who has a certificate may log in by it (EXTERNAL). With ``member_of`` its first
+    start joins the cluster of that node, which must be running then; close that one last.
     """
 
     _ENDED_BY_US = (0, -signal.SIGTERM, -signal.SIGKILL)
 
-    def __init__(self, folder: Path, tls: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, folder: Path, tls: Mapping[str, object] | None = None, *, member_of: RabbitMQ | None = None
+    ) -> None:
         self.folder = folder
+        self._member_of = member_of
         self._tls = tls
         self.name = f"taximeter-{secrets.token_hex(4)}@localhost"
         self.port = self.management_port = self._epmd_port = self._distribution_port = 0
@@ -80,9 +91,10 @@ class RabbitMQ:
         self.port, self.management_port, self._distribution_port = (
             free_port(port or None) for port in (self.port, self.management_port, self._distribution_port)
         )
-        self._epmd_port = self._epmd_port or free_port()
+        first = self._member_of
+        self._epmd_port = self._epmd_port or (first._epmd_port if first else free_port())
         self._prepare()
-        if self._epmd is None or self._epmd.poll() is not None:
+        if first is None and (self._epmd is None or self._epmd.poll() is not None):
             epmd = ["epmd", "-port", str(self._epmd_port), "-address", LOOPBACK]
             self._epmd = spawn(epmd, log=self.folder / "epmd.log", env=self._environment())
             # or the node starts one of its own, which nobody stops
@@ -176,7 +188,8 @@ class RabbitMQ:
     def _prepare(self) -> None:
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():
-            cookie.write_text(secrets.token_hex(16))
+            first = self._member_of
+            cookie.write_text((first.folder / ".erlang.cookie").read_text() if first else secrets.token_hex(16))
             cookie.chmod(0o400)
         plugins, listener = "rabbitmq_management", f"listeners.tcp.1 = {LOOPBACK}:{self.port}"
         if self._tls:
@@ -185,9 +198,10 @@ class RabbitMQ:
             lines += ["auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL", "ssl_cert_login_from = common_name"]
             listener = "\n".join(["listeners.tcp = none", f"listeners.ssl.1 = {LOOPBACK}:{self.port}", *lines])
         (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
-        (self.folder / "rabbitmq.conf").write_text(
-            CONFIGURATION.format(listener=listener, host=LOOPBACK, management_port=self.management_port)
-        )
+        configuration = CONFIGURATION.format(listener=listener, host=LOOPBACK, management_port=self.management_port)
+        if self._member_of:
+            configuration += MEMBER.format(name=self._member_of.name)
+        (self.folder / "rabbitmq.conf").write_text(configuration)
 
     def _environment(self) -> dict[str, str]:
         # RUNNING_UNDER_SYSTEMD makes the script turn into the virtual machine instead of waiting beside it

@@ -24,7 +24,8 @@ import redis
 
 from taximeter import names
 from taximeter_worker import failpoints
-from workers import PER_TOKEN_PICO, Feed, Ledger, WorkerProcess, eventually, payment, usage
+from waiting import eventually
+from workers import PER_TOKEN_PICO, Feed, Ledger, WorkerProcess, payment, usage
 
 WORKSPACES = 200
 EVENTS_PER_MESSAGE = 50

@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from taximeter import Meter, names
-from workers import Feed, Ledger, WorkerProcess, eventually, payment, usage
+from waiting import eventually
+from workers import Feed, Ledger, WorkerProcess, payment, usage
 
 NANO = "0.000000001"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import random
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -17,30 +16,15 @@ import pytest
 from instances import COMMAND, environment, taximeter
 from taximeter_cli.embedded.process import free_port
 from taximeter_cli.embedded.valkey import Valkey
-from workers import Ledger, eventually
+from waiting import eventually
+from workers import Ledger
 
 WORKSPACES = 100
 ROWS = 19_366
-REAL = Path(__file__).parents[3] / "shared" / "traces" / "azure_llm_2023_conv.csv"
+TRACE = Path(__file__).parents[1] / "data" / "traces" / "azure_llm_2023_conv.csv"
 PER_INPUT_TOKEN = Decimal("2.50") / 1_000_000
 PER_OUTPUT_TOKEN = Decimal(10) / 1_000_000
 """What gpt-4o costs in the seeded price book, in USD."""
-
-
-@pytest.fixture(scope="module")
-def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Azure trace where it is at hand, else a file of the same form and length."""
-    if REAL.exists():
-        return REAL
-    file = tmp_path_factory.mktemp("trace") / "made.csv"
-    chance = random.Random(20231116)
-    with file.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["TIMESTAMP", "ContextTokens", "GeneratedTokens"])
-        for row in range(ROWS):
-            moment = f"2023-11-16 {18 + row // 7200:02d}:{row // 120 % 60:02d}:{row // 2 % 60:02d}.{row % 2 * 5}000000"
-            writer.writerow([moment, chance.randint(2, 14_000), chance.randint(7, 1_000)])
-    return file
 
 
 @pytest.fixture
@@ -91,7 +75,7 @@ def ledger(database_url: str) -> Iterator[Ledger]:
 def expected(trace: Path) -> dict[str, Decimal]:
     """Each workspace's cost, computed from the file without any code of ours."""
     costs: Counter[str] = Counter()
-    with trace.open(newline="") as stream:
+    with TRACE.open(newline="") as stream:
         for index, row in enumerate(csv.DictReader(stream)):
             cost = int(row["ContextTokens"]) * PER_INPUT_TOKEN + int(row["GeneratedTokens"]) * PER_OUTPUT_TOKEN
             costs[f"ws-{index % WORKSPACES:03d}"] += cost
@@ -103,10 +87,10 @@ def balances(url: str) -> dict[str, Decimal]:
         return dict(connection.execute("SELECT workspace_id, balance FROM taximeter.workspace_balance").fetchall())
 
 
-def test_the_trace_is_booked_exactly_once(trace: Path, worker: Worker, addresses: dict[str, str], ledger: Ledger):
-    costs = expected(trace)
+def test_the_trace_is_booked_exactly_once(worker: Worker, addresses: dict[str, str], ledger: Ledger):
+    costs = expected(TRACE)
 
-    first = json.loads(taximeter("publish", str(trace), "--json", **addresses).stdout)
+    first = json.loads(taximeter("publish", str(TRACE), "--json", **addresses).stdout)
     assert first == {"published": ROWS, "left_out": 0, "problems": []}
     eventually(lambda: ledger.usages == ROWS, 120, worker.log)
     booked = balances(ledger.url)
@@ -114,7 +98,7 @@ def test_the_trace_is_booked_exactly_once(trace: Path, worker: Worker, addresses
     assert sum(costs.values()) == -sum(booked.values())
     assert ledger.one("SELECT sum(cost) FROM taximeter.usage_log") == sum(costs.values())
 
-    second = json.loads(taximeter("publish", str(trace), "--json", **addresses).stdout)
+    second = json.loads(taximeter("publish", str(TRACE), "--json", **addresses).stdout)
     assert second["published"] == ROWS
     eventually(lambda: ledger.duplicates >= ROWS, 120, worker.log)
     assert ledger.duplicates == ROWS, worker.log.read_text()

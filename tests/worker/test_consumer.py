@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from taximeter_worker import consumer
-from workers import Feed, Ledger, eventually, usage
+from taximeter_worker.consume import consumer
+from waiting import eventually
+from workers import Feed, Ledger, usage
 
 
 def test_a_finished_batch_makes_room_for_the_next(

@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 
 from decode_events import BATCH, EVENT, batch, decode, event, inserted, payment, quantity, usage_data, wire
-from taximeter_db.events import event_key
+from taximeter_db import money
+from taximeter_db.ledger.events import event_key
 
 
 def test_empty_batch_is_accepted():
@@ -69,6 +70,12 @@ def test_usage_in_full():
     assert usage.raw == raw
     assert len(usage.fingerprint) == 16
     assert (usage.cost, usage.price_version) == (0, 0)
+
+
+@pytest.mark.parametrize(("kind", "amount"), [("clawback", "-5"), ("reinstated", "5"), ("expiry", "-0.5")])
+def test_payments_that_concern_another_one(kind: str, amount: str):
+    [booked] = decode(wire(payment(kind=kind, amount=amount, transaction={"payment_id": "pi_1"})), EVENT).payments
+    assert (booked.kind, booked.amount, booked.transaction) == (kind, money.parse_usd(amount), {"payment_id": "pi_1"})
 
 
 def test_payment_in_full():

@@ -8,8 +8,11 @@ from decimal import Decimal
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from taximeter_worker.decode import Limits, careful, decode_message, fast
-from taximeter_worker.decode.base import RefusedError
+from decode_events import event, wire
+from hypothesis_profile import examples
+from taximeter_worker.decode import fast_path, strict
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.decode.result import EventRejectedError, Limits
 
 BATCH = "application/cloudevents-batch+json"
 EVENT = "application/cloudevents+json"
@@ -27,6 +30,9 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4))
 units = mostly("input_tokens", "output_tokens", "seconds", "x:y", bad="x y")
 numbers = st.integers(0, 10**6) | st.floats(0, 10**6).map(lambda x: round(x, 6)) | mostly(0.0, 10**15, 2.5, bad=-1)
+users = st.none() | mostly("u-17", "é", 'a"b', "\u2028", "\x7f", "/", "a\nb", "u" * 128, bad=" ") | values
+tag_texts = mostly("search", "é/", 'a"b', "t" * 64, bad="t" * 65)
+tags = st.none() | st.dictionaries(mostly("team", "a.b-c_1", "k" * 32, bad="A"), tag_texts, max_size=9) | values
 data = st.fixed_dictionaries(
     {
         "tool": mostly("chat", 'a"b', "é", ":", bad=""),
@@ -39,6 +45,9 @@ data = st.fixed_dictionaries(
         "output": values,
         "metadata": st.none() | st.dictionaries(texts, values, max_size=4),
         "team": values,
+        "user": users,
+        "tags": tags,
+        "hold": users,
     },
 )
 times = mostly(
@@ -71,15 +80,15 @@ def written(draw):
 
 def fast_or_none(raw):
     try:
-        return fast.usage(raw, NOW, LIMITS)
-    except fast.DOUBTS:
+        return fast_path.usage(raw, NOW, LIMITS)
+    except fast_path.DOUBTS:
         return None
 
 
 def careful_or_none(raw):
     try:
-        return careful.read(careful.parse_event(raw, LIMITS), raw, NOW, LIMITS)
-    except RefusedError:
+        return strict.read(strict.parse_event(raw, LIMITS), raw, NOW, LIMITS)
+    except EventRejectedError:
         return None
 
 
@@ -88,13 +97,13 @@ def counted(body, content_type=BATCH):
     return len(decoded.usages) + len(decoded.payments) + len(decoded.rejected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(written())
-def test_the_careful_way_reads_the_same_from_what_the_fast_way_takes(raw):
+def test_the_strict_path_reads_the_same_from_what_the_fast_path_takes(raw):
     try:
         raw.decode()
     except UnicodeDecodeError:
-        return  # never offered to the fast way
+        return  # never offered to the fast path
     read = fast_or_none(raw)
     if read is not None:
         assert read == careful_or_none(raw)
@@ -103,7 +112,7 @@ def test_the_careful_way_reads_the_same_from_what_the_fast_way_takes(raw):
         ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_mutated_events_never_raise_and_the_ways_agree(data):
     raw = bytearray(data.draw(written()))
@@ -123,13 +132,13 @@ def test_mutated_events_never_raise_and_the_ways_agree(data):
         assert read == careful_or_none(bytes(raw))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(written() | values.map(lambda value: json.dumps(value).encode()), max_size=6))
 def test_every_element_of_a_batch_is_accounted_for(elements):
     assert counted(b"[" + b" , ".join(elements) + b"]") == len(elements)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(written(), min_size=1, max_size=4))
 def test_a_bad_neighbour_changes_nothing(elements):
     alone = [decode_message(raw, EVENT, now=NOW) for raw in elements]
@@ -140,7 +149,7 @@ def test_a_bad_neighbour_changes_nothing(elements):
     ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(written(), min_size=1, max_size=4))
 def test_a_batch_read_at_once_holds_what_its_events_are_alone(elements):
     alone = [decode_message(raw, EVENT, now=NOW) for raw in elements]
@@ -152,16 +161,8 @@ def test_a_batch_read_at_once_holds_what_its_events_are_alone(elements):
 
 
 def plain(number, **other):
-    event = {
-        "specversion": "1.0",
-        "id": f"0199c7f2-6d0e-7a55-8f3c-{number:012x}",
-        "source": "/x",
-        "type": "taximeter.usage.v1",
-        "subject": "acme",
-        "time": "2026-11-22T10:00:00.123Z",
-        "data": {"tool": "chat", "provider": None, "model": "gpt-4o", "quantities": {"input_tokens": number}},
-    }
-    return json.dumps({**event, **other}).encode()
+    data = {"tool": "chat", "provider": None, "model": "gpt-4o", "quantities": {"input_tokens": number}}
+    return wire(event(number, **{"data": data, **other}))
 
 
 def test_one_odd_event_leaves_its_neighbours_to_the_quick_way():
@@ -188,7 +189,7 @@ def test_one_odd_event_leaves_its_neighbours_to_the_quick_way():
         assert [usage.raw for usage in decoded.usages] == [usage.raw for usage in alone]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=200), st.none() | st.sampled_from([BATCH, EVENT, "", "application/json", "text/plain", "\0"]))
 @example(b"[", None)
 @example(b"[{", None)
@@ -204,7 +205,7 @@ def test_no_bytes_raise(body, content_type):
     assert decoded.rejected or not body.strip(b" \t\n\r[]{}")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text(alphabet='{}[]",:\\ 1a', max_size=40))
 def test_no_soup_of_brackets_raises(soup):
     for content_type in (BATCH, EVENT, None):
@@ -212,7 +213,7 @@ def test_no_soup_of_brackets_raises(soup):
         assert all(rejected.reason != "internal_error" for rejected in decoded.rejected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(values)
 def test_payload_values_are_kept_byte_for_byte(value):
     for ensure_ascii in (True, False):
@@ -228,7 +229,7 @@ def test_payload_values_are_kept_byte_for_byte(value):
         assert usage.payload == b'{"input":%b,"output":%b}' % (text, text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.decimals(min_value=0, max_value=10**15, allow_nan=False), st.integers(-30, 30))
 def test_quantities_keep_their_exact_value(value, shift):
     digits = f"{value.scaleb(-shift)}E{shift}" if "E" not in str(value.scaleb(-shift)) else str(value)

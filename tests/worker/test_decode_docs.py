@@ -9,16 +9,20 @@ import amqp
 import pytest
 from kombu import Connection
 
-from taximeter_worker.decode import decode_message
+from taximeter.errors import PriceMissingError
+from taximeter_worker.decode.message import decode_message
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_795_345_200_000_000
-CODE = re.compile(r"""(?:RefusedError\(|reason=|_refused?\(\w+, |_refuse\(\S+, )\s*"([a-z]+(?:_[a-z]+)+)["]""")
+CODE = re.compile(
+    r"""(?:EventRejectedError\(|reason=|\brejected\(|Rejected\.of\(\s*[^\s,]+,|Rejected\()\s*"([a-z]+(?:_[a-z]+)+)["]"""
+)
 
 
 def test_every_reason_is_documented():
     folders = [ROOT / "worker/taximeter_worker", ROOT / "db/taximeter_db"]
     given = {code for folder in folders for file in folder.rglob("*.py") for code in CODE.findall(file.read_text())}
+    given.add(PriceMissingError.reason)
     assert {"bad_json", "id_conflict", "price_missing", "unknown_workspace", "delivery_limit"} <= given
     documented = set(re.findall(r"^\| `([a-z_]+)`", (ROOT / "docs/quarantine.md").read_text(), re.MULTILINE))
     assert given <= documented

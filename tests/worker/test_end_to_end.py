@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import redis
 
-from workers import Feed, Ledger, WorkerProcess, eventually, payment, usage
+from waiting import eventually
+from workers import Feed, Ledger, WorkerProcess, payment, usage
 
 
 def test_usage_is_booked_flagged_and_acknowledged(

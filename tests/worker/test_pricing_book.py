@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypothesis_profile import examples
+from taximeter.errors import OutOfRangeError, PriceMissingError
 from taximeter.names import PARENT_UNITS, STANDARD_UNITS
+from taximeter.pricing import price_book as book_module
+from taximeter.pricing.price_book import PriceBook
+from taximeter.pricing.price_index import PriceTerms, microseconds
+from taximeter.pricing.rates import divide_half_even
 from taximeter_db.money import PICO_PER_USD
-from taximeter_db.prices import Entry, Target, Tier
-from taximeter_worker.pricing import OutOfRange, PriceBook, PriceMissing, explain
-from taximeter_worker.pricing import book as book_module
-from taximeter_worker.pricing.book import divide_half_even, microseconds
+from taximeter_db.prices.store import Entry, Target, Tier
+from taximeter_worker.pricing.receipt import explain
 
 CHAT = Target("chat", None, None)
 GPT = Target(None, "openai", "gpt-4o")
@@ -56,13 +60,13 @@ def test_a_sub_pool_without_a_price_takes_its_parents_to_the_end(unit: str) -> N
 
 
 def test_a_parent_never_takes_a_childs_price() -> None:
-    with pytest.raises(PriceMissing):
+    with pytest.raises(PriceMissingError):
         cost([entry(GPT, "cached_input_tokens", 1)], {"input_tokens": 1})
 
 
 @pytest.mark.parametrize("unit", ["requests", "seconds", "gpu_hours"])
 def test_what_has_no_price_is_missing_and_says_what_to_do(unit: str) -> None:
-    with pytest.raises(PriceMissing) as caught:
+    with pytest.raises(PriceMissingError) as caught:
         cost([entry(GPT, "input_tokens", 1)], {"input_tokens": 1, unit: 1})
     assert caught.value.unit == unit
     assert "2026-11-22T12:00:00Z" in str(caught.value)
@@ -70,17 +74,17 @@ def test_what_has_no_price_is_missing_and_says_what_to_do(unit: str) -> None:
 
 
 def test_names_in_the_advice_are_quoted_for_the_shell() -> None:
-    with pytest.raises(PriceMissing, match=r"--tool 'a; rm -rf b'"):
+    with pytest.raises(PriceMissingError, match=r"--tool 'a; rm -rf b'"):
         PriceBook(0, []).price("a; rm -rf b", None, None, {"requests": 1}, NOW)
 
 
 def test_a_model_without_its_provider_is_missing_and_says_why() -> None:
-    with pytest.raises(PriceMissing, match="needs both"):
+    with pytest.raises(PriceMissingError, match="needs both"):
         PriceBook(1, [entry(GPT, "requests", 1)]).price("chat", None, "gpt-4o", {"requests": 1}, NOW)
 
 
 def test_a_price_that_starts_later_is_missing_and_says_since_when() -> None:
-    with pytest.raises(PriceMissing, match=r"only from 2026-11-22T12:00:00Z"):
+    with pytest.raises(PriceMissingError, match=r"only from 2026-11-22T12:00:00Z"):
         cost([entry(GPT, "requests", 1, effective_from=NOON)], {"requests": 1}, NOW - 1)
 
 
@@ -137,7 +141,7 @@ def test_a_tie_is_rounded_to_the_even_picodollar_once_on_the_total() -> None:
 def test_a_cost_beyond_the_ledger_is_out_of_range() -> None:
     entries = [entry(GPT, "requests", 1)]
     assert cost(entries, {"requests": 10**15 - 1}) == (10**15 - 1) * PICO
-    with pytest.raises(OutOfRange):
+    with pytest.raises(OutOfRangeError):
         cost(entries, {"requests": 10**15})
 
 
@@ -212,7 +216,7 @@ def naive(entries: list[Entry], quantities: dict[str, Any]) -> Fraction | None:
 
 
 @given(books, st.lists(events, min_size=1, max_size=5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_costs_are_exact_receipts_add_up_and_order_does_not_matter(
     entries: list[Entry], batch: list[dict[str, Any]]
 ) -> None:
@@ -221,13 +225,13 @@ def test_costs_are_exact_receipts_add_up_and_order_does_not_matter(
         expected = naive(entries, quantities)
         event = ("chat", "openai", "gpt-4o", quantities, NOW)
         if expected is None:
-            with pytest.raises(PriceMissing):
+            with pytest.raises(PriceMissingError):
                 one_book.price(*event)
             continue
         got = one_book.price(*event)
         assert got == round(expected * PICO)  # Fraction rounds half to even
         assert got == PriceBook(1, entries[::-1]).price(*event)
-        receipt = explain(one_book, *event)
+        receipt = explain(one_book, PriceTerms(*event))
         assert sum((Fraction(line.cost) for line in receipt.lines), Fraction(0)) == Fraction(receipt.exact) == expected
         assert receipt.subtotal == receipt.exact
         assert Fraction(receipt.exact) + Fraction(receipt.rounding) == Fraction(receipt.cost) == Fraction(got, PICO)
@@ -237,7 +241,7 @@ def test_costs_are_exact_receipts_add_up_and_order_does_not_matter(
 
 
 @given(books, events, st.sampled_from(STANDARD_UNITS), st.integers(1, 10**6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_more_usage_never_costs_less_where_tiers_do_not_fall(
     entries: list[Entry], quantities: dict[str, Any], unit: str, more: int
 ) -> None:
@@ -246,7 +250,7 @@ def test_more_usage_never_costs_less_where_tiers_do_not_fall(
     grown = {**quantities, unit: quantities.get(unit, 0) + more}
     try:
         before, after = (book.price("chat", "openai", "gpt-4o", event, NOW) for event in (quantities, grown))
-    except PriceMissing:
+    except PriceMissingError:
         return
     assert after >= before
 

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
-from taximeter_cli import app
+from taximeter.errors import PriceMissingError
+from taximeter.pricing.price_book import PriceBook
+from taximeter.pricing.price_index import PriceTerms, microseconds
+from taximeter_cli import main
 from taximeter_db.connect import connection
-from taximeter_worker.pricing import PriceBook, PriceMissing, ReceiptLine, explain, load_book, seed
-from taximeter_worker.pricing.book import microseconds
-from taximeter_worker.pricing.book_file import parse_time
+from taximeter_worker.pricing.loading import load_book, seed
+from taximeter_worker.pricing.price_file import parse_time
+from taximeter_worker.pricing.receipt import ReceiptLine, explain
 
 PAGE = Path(__file__).parents[2] / "docs" / "prices.md"
 EXAMPLES = re.findall(r"^```prices\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -27,7 +30,7 @@ def apply(conn: Connection[Any], command: str, monkeypatch: pytest.MonkeyPatch) 
         return
     assert words[:2] == ["taximeter", "prices"], command
     monkeypatch.setattr("sys.argv", words)
-    assert app.run() == 0, command
+    assert main.run() == 0, command
 
 
 def receipt_lines(book: PriceBook, header: str) -> list[str]:
@@ -40,8 +43,10 @@ def receipt_lines(book: PriceBook, header: str) -> list[str]:
     parts = [part.split(" ") for part in quantities.split(", ")]
     event = {unit: Decimal(number) if "." in number else int(number) for number, unit in parts}
     try:
-        receipt = explain(book, tool, provider, name, event, microseconds(parse_time(moment + "Z")), workspace)
-    except PriceMissing as error:
+        receipt = explain(
+            book, PriceTerms(tool, provider, name, event, microseconds(parse_time(moment + "Z")), workspace)
+        )
+    except PriceMissingError as error:
         return [f"missing: {error}"]
     return [
         *(shown(line) for line in receipt.lines if line.amount is not None),

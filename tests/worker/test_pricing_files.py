@@ -11,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
+from hypothesis_profile import examples
+from taximeter.errors import PriceMissingError
 from taximeter_db.connect import connection
-from taximeter_db.prices import Price, Target, Tier, read_aliases
-from taximeter_db.prices_change import import_prices, set_price
-from taximeter_worker.pricing import BookFileError, PriceMissing, current_revision, load_book, seed
-from taximeter_worker.pricing.book_file import FORMAT, read_book, write_book
+from taximeter_db.prices.changes import ImportTerms, import_prices, set_price
+from taximeter_db.prices.store import Price, Target, Tier, current_revision, read_aliases
+from taximeter_worker.pricing.errors import BookFileError
 from taximeter_worker.pricing.genai_catalogue import CATALOGUE, read_catalogue
+from taximeter_worker.pricing.loading import load_book, seed
+from taximeter_worker.pricing.price_file import FORMAT, read_book, write_book
 
 CHAT = Target("chat", None, None)
 
@@ -39,10 +42,10 @@ def test_export_and_import_are_inverse_for_the_whole_catalogue(new_database: Cal
         set_price(first, Price(target=CHAT, unit="requests", amount=Decimal("0.20"), per=Decimal(1000)))
         text = exported(first)
         prices, aliases = read_book(text.encode())
-        plan = import_prices(second, prices, aliases, reason="file")
+        plan = import_prices(second, prices, aliases, ImportTerms("file"))
         assert not plan.refused
         assert exported(second) == text
-        assert import_prices(second, prices, aliases, reason="file").empty
+        assert import_prices(second, prices, aliases, ImportTerms("file")).empty
 
 
 texts = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=20).filter(
@@ -70,7 +73,7 @@ prices = st.builds(
 
 
 @given(st.lists(prices, max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_price_file_reads_back_as_written(book: list[Price]) -> None:
     found, _ = read_book(write_book(book, {}).encode())
     assert found == book
@@ -80,11 +83,11 @@ def test_a_price_file_reads_back_as_written(book: list[Price]) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (b"", "no price file"),
-        (b"[]", "no price file"),
-        (b"\xff", "no price file"),
+        (b"", "not a price file"),
+        (b"[]", "not a price file"),
+        (b"\xff", "not a price file"),
         (b'{"format": "other", "prices": []}', "other"),
-        (b'{"format": "%s", "prices": [{"unit": "u", "amount": 2.5}]}', "no price file"),
+        (b'{"format": "%s", "prices": [{"unit": "u", "amount": 2.5}]}', "not a price file"),
         (b'{"format": "%s", "prices": [{"unit": "u", "amount": "2.5"}]}', "Price 1 of the file"),
         (b'{"format": "%s", "prices": [{"tool": "t", "unit": "u", "amount": "NaN"}]}', "Price 1 of the file"),
         (b'{"format": "%s", "prices": [{"tool": "t", "unit": "u", "amount": "1", "pre": "2"}]}', "pre"),
@@ -105,9 +108,7 @@ def test_a_second_catalogue_import_adds_nothing_and_keeps_prices_set_by_hand(con
     catalogue = read_catalogue()
 
     def again() -> Any:
-        return import_prices(
-            conn, catalogue.prices, {CATALOGUE: catalogue.aliases}, reason="import", catalogue=CATALOGUE
-        )
+        return import_prices(conn, catalogue.prices, {CATALOGUE: catalogue.aliases}, ImportTerms("import", CATALOGUE))
 
     assert again().empty
     assert current_revision(conn) == 1
@@ -137,7 +138,7 @@ def test_an_older_revision_gives_the_older_cost_for_ever(conn: Connection[Any]) 
     event = ("chat", None, None, {"requests": 1}, 2**61)
     assert [load_book(conn, revision).price(*event) // 10**12 for revision in (1, 2)] == [1, 2]
     assert load_book(conn, 1).price(*event) == first.price(*event)
-    with pytest.raises(PriceMissing):
+    with pytest.raises(PriceMissingError):
         load_book(conn, 0).price("chat", None, None, {"requests": 1}, moment)
 
 

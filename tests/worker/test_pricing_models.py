@@ -10,13 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter_db.events import Usage
+from factories import make_usage
+from hypothesis_profile import examples
+from taximeter.errors import OutOfRangeError, PriceMissingError
+from taximeter.pricing.price_book import PriceBook
+from taximeter.pricing.price_index import PriceTerms, microseconds
+from taximeter_db.ledger.events import Usage
 from taximeter_db.money import PICO_PER_USD
-from taximeter_db.prices import Entry, Target, Tier, Window
-from taximeter_worker.booker import price as price_batch
-from taximeter_worker.pricing import OutOfRange, PriceBook, PriceMissing, explain
-from taximeter_worker.pricing.book import microseconds
-from taximeter_worker.pricing.book_file import read_book, write_book
+from taximeter_db.prices.store import Entry, Target, Tier, Window
+from taximeter_worker.consume.batch import price as price_batch
+from taximeter_worker.pricing.price_file import read_book, write_book
+from taximeter_worker.pricing.receipt import explain
 
 CHAT = Target("chat", None, None)
 GPT = Target(None, "openai", "gpt-4o")
@@ -61,7 +65,7 @@ def test_graduated_tiers_price_each_part_and_volume_tiers_the_whole() -> None:
     ):
         assert usd([graduated], {"images": quantity}) == by_parts
         assert usd([volume], {"images": quantity}) == by_whole
-    receipt = explain(PriceBook(1, [graduated]), "chat", None, None, {"images": 6000}, NOW)
+    receipt = explain(PriceBook(1, [graduated]), PriceTerms("chat", None, None, {"images": 6000}, NOW))
     assert [(line.quantity, line.amount, line.above) for line in receipt.lines] == [
         ("1000", "10", None),
         ("4000", "8", 1000),
@@ -80,11 +84,11 @@ def test_the_hours_of_the_day_are_utc_and_end_before_their_end() -> None:
 def test_a_price_with_an_end_is_missing_after_it_and_gives_way_to_a_less_specific_one() -> None:
     offer = entry(CHAT, "requests", 1, effective_until=NOON)
     assert usd([offer], {"requests": 1}, NOW - 1) == 1
-    with pytest.raises(PriceMissing):
+    with pytest.raises(PriceMissingError):
         usd([offer], {"requests": 1}, NOW)
     assert usd([offer, entry(GPT, "requests", 5)], {"requests": 1}, NOW) == 5
     after = entry(CHAT, "requests", 3, effective_from=NOON + dt.timedelta(hours=1))
-    with pytest.raises(PriceMissing, match="only from 2026-11-22T13:00:00Z"):
+    with pytest.raises(PriceMissingError, match="only from 2026-11-22T13:00:00Z"):
         usd([offer, after], {"requests": 1}, NOW)
     assert usd([offer, after], {"requests": 1}, NOW + 3_600_000_000) == 3
 
@@ -101,7 +105,9 @@ def test_rules_for_events_apply_in_their_order() -> None:
     assert usd(rules, {"input_tokens": 5}, workspace="other") == Fraction("6.6")
     assert usd([*rules, least], {"input_tokens": 1}, workspace="acme") == 3
     assert usd([*rules, least, most], {"input_tokens": 100}) == 10
-    receipt = explain(PriceBook(1, [*rules, least]), "chat", "openai", "gpt-4o", {"input_tokens": 1}, NOW, "acme")
+    receipt = explain(
+        PriceBook(1, [*rules, least]), PriceTerms("chat", "openai", "gpt-4o", {"input_tokens": 1}, NOW, "acme")
+    )
     assert [(step.rule, step.amount, step.exact) for step in receipt.steps] == [
         ("charge per event", "0.5", "1.5"),
         ("multiplier", "1.2", "1.8"),
@@ -122,43 +128,35 @@ def test_a_workspace_multiplier_for_one_tool_replaces_its_general_one() -> None:
 
 
 def test_no_event_can_name_a_rule() -> None:
-    with pytest.raises(PriceMissing):
+    with pytest.raises(PriceMissingError):
         usd([entry(GPT, "requests", 1), entry(GPT, "@fee", 1)], {"requests": 1, "@fee": 1})
-    with pytest.raises(PriceMissing):
+    with pytest.raises(PriceMissingError):
         usd([entry(GPT, "@multiplier", 1)], {"@multiplier": 1})
 
 
 def test_a_missing_price_is_free_or_estimated_only_by_the_tools_policy() -> None:
     entries = [entry(GPT, "input_tokens", 2)]
     event = ("chat", "openai", "new-model", {"input_tokens": 5, "pages": 1}, NOW)
-    with pytest.raises(PriceMissing):
+    with pytest.raises(PriceMissingError):
         PriceBook(1, entries).price(*event)
     free = entry(CHAT, "@missing", 0, charge="free")
     assert PriceBook(1, [*entries, free]).quote(*event) == (0, False)
     estimate = entry(CHAT, "@missing", 0, charge="estimate", fallback=("openai", "gpt-4o"))
     book = PriceBook(1, [*entries, estimate])
-    with pytest.raises(PriceMissing, match="pages"):
+    with pytest.raises(PriceMissingError, match="pages"):
         book.price(*event)
     event[3].pop("pages")
     assert book.quote(*event) == (10 * PICO, True)
-    receipt = explain(book, *event)
+    receipt = explain(book, PriceTerms(*event))
     assert receipt.estimated
     assert (receipt.lines[0].policy, receipt.lines[0].target) == ("estimate", "openai gpt-4o")
     back = entry(CHAT, "@missing", 0, charge="quarantine", revision=2)
-    with pytest.raises(PriceMissing):
+    with pytest.raises(PriceMissingError):
         PriceBook(2, [*entries, estimate, back]).price(*event)
 
 
 def usage(quantities: dict[str, Any], **fields: Any) -> Usage:
-    given = {
-        "workspace_id": "acme",
-        "tool": "chat",
-        "provider": "openai",
-        "model": "gpt-4o",
-        "occurred_at": NOW,
-        **fields,
-    }
-    return Usage(event_id="e", key=b"", fingerprint=b"", quantities=quantities, payload=None, raw=b"{}", **given)
+    return make_usage(quantities=quantities, **{"occurred_at": NOW, **fields})
 
 
 def test_an_estimate_is_marked_in_the_price_version() -> None:
@@ -249,12 +247,12 @@ def oracle(entries: list[Entry], quantities: dict[str, Any]) -> Fraction | None:
 
 
 @given(books, st.lists(events, min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_one_batch_receipt_and_oracle_agree(entries: list[Entry], batch: list[dict[str, Any]]) -> None:
     book = PriceBook(3, entries)
     usages = [usage(quantities) for quantities in batch]
     rejected: list[Any] = []
-    price_batch(book, usages, rejected)  # the batch fills the fast way's memory for the next ones too
+    price_batch(book, usages, rejected)  # the batch fills the fast path's memory for the next ones too
     booked = price_batch(book, usages * 2, rejected)
     missing = 0
     for found, quantities in zip(usages, batch, strict=True):
@@ -263,11 +261,11 @@ def test_one_batch_receipt_and_oracle_agree(entries: list[Entry], batch: list[di
         if expected is None:
             missing += 1
             assert found not in booked
-            with pytest.raises(PriceMissing):
+            with pytest.raises(PriceMissingError):
                 book.price(*event)
             continue
         assert found.cost == book.price(*event) == round(expected * PICO)
-        receipt = explain(book, *event)
+        receipt = explain(book, PriceTerms(*event))
         assert Fraction(receipt.exact) == expected
         assert sum((Fraction(line.cost) for line in receipt.lines), Fraction(0)) == Fraction(receipt.subtotal)
         assert (
@@ -289,7 +287,7 @@ def monotone(found: Entry) -> bool:
 
 
 @given(books, events, units, st.integers(1, 5000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_more_usage_never_costs_less_where_the_book_is_monotone(
     entries: list[Entry], quantities: dict[str, Any], unit: str, more: int
 ) -> None:
@@ -297,13 +295,13 @@ def test_more_usage_never_costs_less_where_the_book_is_monotone(
     grown = {**quantities, unit: quantities.get(unit, 0) + more}
     try:
         before, after = (book.price("chat", "openai", "gpt-4o", event, NOW, "acme") for event in (quantities, grown))
-    except (PriceMissing, OutOfRange):
+    except (PriceMissingError, OutOfRangeError):
         return
     assert after >= before
 
 
 @given(books)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_file_reads_back_as_it_was_written(entries: list[Entry]) -> None:
     ordered = PriceBook(1, entries).entries()
     text = write_book(ordered, {})

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from taximeter.pricing.price_book import PriceBook
+from taximeter.pricing.price_index import PriceTerms, microseconds
 from taximeter_db.connect import connection
 from taximeter_db.money import format_usd
-from taximeter_worker.pricing import PriceBook, current_revision, explain, load_book, seed
-from taximeter_worker.pricing.book import microseconds
+from taximeter_db.prices.store import current_revision
+from taximeter_worker.pricing.loading import load_book, seed
+from taximeter_worker.pricing.receipt import explain
 
+VECTORS = Path(__file__).parents[1] / "data" / "prices" / "vectors.json"
 AS_OF = microseconds(dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC))
 
 
@@ -24,8 +28,8 @@ def conn(database_url: str) -> Iterator[Connection[Any]]:
         yield conn
 
 
-def test_the_33_vectors_price_exactly_from_a_seeded_database(conn: Connection[Any], shared: Path) -> None:
-    found = json.loads((shared / "prices" / "vectors.json").read_text(), parse_float=Decimal)["vectors"]
+def test_the_33_vectors_price_exactly_from_a_seeded_database(conn: Connection[Any]) -> None:
+    found = json.loads(VECTORS.read_text(), parse_float=Decimal)["vectors"]
     assert len(found) == 33
     assert seed(conn) > 6000
     book = load_book(conn)
@@ -33,7 +37,7 @@ def test_the_33_vectors_price_exactly_from_a_seeded_database(conn: Connection[An
         event = ("chat", vector["provider"], vector["model"], vector["quantities"], AS_OF)
         cost = book.price(*event)
         assert format_usd(cost) == vector["expected_usd"], vector["id"]
-        receipt = explain(book, *event)
+        receipt = explain(book, PriceTerms(*event))
         assert (receipt.cost, receipt.exact, receipt.rounding) == (vector["expected_usd"], vector["expected_usd"], "0")
 
 
@@ -50,7 +54,7 @@ def test_seeding_is_for_an_empty_book_only(conn: Connection[Any]) -> None:
 @pytest.fixture(scope="module")
 def catalogue_book() -> PriceBook:
     """The installed catalogue compiled without a database."""
-    from taximeter_db.prices import Entry
+    from taximeter_db.prices.store import Entry
     from taximeter_worker.pricing.genai_catalogue import CATALOGUE, read_catalogue
 
     catalogue = read_catalogue()
@@ -118,10 +122,10 @@ def test_every_name_that_the_catalogue_lists_resolves_to_the_model_it_means(cata
 
 
 def test_unpriced_and_unknown_models_are_missing_not_free(catalogue_book: PriceBook) -> None:
-    from taximeter_worker.pricing import PriceMissing
+    from taximeter.errors import PriceMissingError
 
     for provider, model in (("openai", "moderation"), ("openai", "gpt-99"), ("nobody", "gpt-4o"), (None, "gpt-4o")):
-        with pytest.raises(PriceMissing):
+        with pytest.raises(PriceMissingError):
             catalogue_book.price("chat", provider, model, {"input_tokens": 1}, AS_OF)
 
 

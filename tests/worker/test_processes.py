@@ -9,8 +9,8 @@ import pytest
 from taximeter import names
 from taximeter_cli.embedded.valkey import BROKER_DATABASE
 from taximeter_worker import failpoints
-from taximeter_worker.sources import redis as redis_source
-from workers import Feed, Ledger, WorkerProcess, eventually, payment, usage
+from waiting import eventually
+from workers import Feed, Ledger, WorkerProcess, payment, usage
 
 # A worker's start costs two seconds of CPU; on a crowded machine that is half a minute.
 pytestmark = pytest.mark.timeout(900)
@@ -34,9 +34,9 @@ def test_killed_at_every_point_it_still_happens_once(new_worker, priced_url, val
     url = valkey.url(BROKER_DATABASE)
     feed = Feed(url)
     worker = new_worker(priced_url, url, valkey.url(0))
-    redis_client.set(names.FLAGS_READY, "1")  # warm: making all flags anew would mend them
+    redis_client.set(names.FLAGS_READY, "1")  # warm: a rebuild would write them all
     for point in failpoints.BOOKING_POINTS:
-        # A workspace for each, so that no later batch mends the flag of an earlier one.
+        # A workspace for each, so that no later batch writes the flag of an earlier one.
         feed.send(*(usage(point, 100_000) for _ in range(10)))
         worker.start(TAXIMETER_FAILPOINT=point)
         assert worker.wait(60) == -signal.SIGKILL, (point, worker.text())
@@ -127,7 +127,7 @@ def test_sigterm_ends_without_database_and_broker(new_worker, environment, free_
         f"redis://127.0.0.1:{free_ports[1]}/1",
         f"redis://127.0.0.1:{free_ports[2]}/0",
     ).start()
-    eventually(lambda: "chore_waits" in worker.text())
+    eventually(lambda: "background_waits" in worker.text())
     assert worker.stop() == 0, worker.text()
     assert "Traceback" not in worker.text()
 
@@ -183,7 +183,7 @@ def test_a_worker_that_sleeps_too_long_books_nothing_twice(new_worker, priced_ur
     sleeper.signal(signal.SIGSTOP)
     feed = Feed(url)
     feed.send(*(usage("acme", 1000) for _ in range(10)))
-    [consumer] = feed._redis.hkeys(redis_source.REGISTRY)
+    [consumer] = feed._redis.hkeys(names.CONSUMERS)
     feed._redis.delete(b"taximeter:consumer:" + consumer)
     other = new_worker(priced_url, url, valkey.url(0)).start()
     eventually(lambda: ledger.usages == 10)

@@ -9,14 +9,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from taximeter_db import ledger as ledgers
 from taximeter_db import quarantine
 from taximeter_db.connect import booking_connection
-from taximeter_db.events import Rejected
-from taximeter_worker.corrections import corrected
+from taximeter_db.ledger import booking as ledgers
+from taximeter_db.ledger.events import Rejected
+from taximeter_db.quarantine import Attempt
 from taximeter_worker.errors import CorrectionError
-from taximeter_worker.pricing import load_book
-from taximeter_worker.replay import replay, replay_price_missing
+from taximeter_worker.pricing.loading import load_book
+from taximeter_worker.tasks.corrections import corrected
+from taximeter_worker.tasks.replay import replay, replay_waiting
 from workers import Ledger, payment, set_prices, usage
 
 
@@ -27,25 +28,27 @@ def conn(priced_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
-def park(conn):
-    def park(event: Any, reason: str = "bad_type", content_type: str | None = "application/cloudevents+json") -> int:
+def quarantined(conn):
+    def quarantined(
+        event: Any, reason: str = "bad_type", content_type: str | None = "application/cloudevents+json"
+    ) -> int:
         raw = event if isinstance(event, bytes) else json.dumps(event).encode()
-        ledgers.book(conn, [], [], [Rejected(reason, "Parked by the test.", raw, content_type)])
+        ledgers.book(conn, [], [], [Rejected(reason, "Rejected by the test.", raw, content_type)])
         [entry] = [one for one in quarantine.find(conn) if one.event == raw]
         return entry.id
 
-    return park
+    return quarantined
 
 
 def tried(conn, entry_id: int) -> list[tuple[Any, ...]]:
     return [(a.action, a.result, a.reason, a.correction, a.done_by) for a in quarantine.actions(conn, entry_id)]
 
 
-def test_a_correction_is_booked_stored_and_linked_and_the_entry_stays_as_received(conn, park, ledger: Ledger):
+def test_a_correction_is_booked_stored_and_linked_and_the_entry_stays_as_received(conn, quarantined, ledger: Ledger):
     raw = json.dumps(usage("acme", -5, input="\ud800 1.10", metadata={"n": 1.10})).replace("1.1}", "1.10}").encode()
-    number = park(raw, "negative_quantity")
+    number = quarantined(raw, "negative_quantity")
     fixed = corrected(raw, ["data.quantities.input_tokens=12"])
-    [done] = replay(conn, [number], fixed, by="ada", note="the sign was wrong")
+    [done] = replay(conn, [number], Attempt("ada", "the sign was wrong", correction=fixed))
     assert done.result == "booked"
     assert ledger.balance("acme") == "-0.000012"
     entry = quarantine.get(conn, number)
@@ -61,13 +64,13 @@ def test_a_correction_is_booked_stored_and_linked_and_the_entry_stays_as_receive
     ledger.verify()
 
 
-def test_a_correction_that_does_not_help_changes_nothing_and_is_logged(conn, park, ledger: Ledger):
-    number = park(usage("acme", -5), "negative_quantity")
+def test_a_correction_that_does_not_help_changes_nothing_and_is_logged(conn, quarantined, ledger: Ledger):
+    number = quarantined(usage("acme", -5), "negative_quantity")
     still = corrected(quarantine.get(conn, number).event, ["data.quantities.input_tokens=0.1234567"])
-    [done] = replay(conn, [number], still, by="ada")
+    [done] = replay(conn, [number], Attempt("ada", correction=still))
     assert (done.result, done.reason) == ("kept", "too_precise")
     assert quarantine.get(conn, number).resolved_at is None
-    [done] = replay(conn, [number], by="bob")
+    [done] = replay(conn, [number], Attempt("bob"))
     assert (done.result, done.reason) == ("kept", "negative_quantity")
     assert tried(conn, number) == [
         ("replay", "kept", "too_precise", still, "ada"),
@@ -77,38 +80,38 @@ def test_a_correction_that_does_not_help_changes_nothing_and_is_logged(conn, par
     assert ledger.quarantined() == {"negative_quantity": 1}
 
 
-def test_a_correction_under_a_used_id_keeps_the_entry_open_under_its_number(conn, park, ledger: Ledger):
+def test_a_correction_under_a_used_id_keeps_the_entry_open_under_its_number(conn, quarantined, ledger: Ledger):
     first = usage("acme", 7, event_id="one")
-    replay(conn, [park(first)])
-    number = park(usage("acme", -9, event_id="one"), "negative_quantity")
+    replay(conn, [quarantined(first)])
+    number = quarantined(usage("acme", -9, event_id="one"), "negative_quantity")
     fixed = corrected(quarantine.get(conn, number).event, ["data.quantities.input_tokens=9"])
-    [done] = replay(conn, [number], fixed, by="ada")
+    [done] = replay(conn, [number], Attempt("ada", correction=fixed))
     assert (done.result, done.reason) == ("kept", "id_conflict")
     assert [one.id for one in quarantine.find(conn)] == [number]
-    [done] = replay(conn, [number], corrected(fixed, ["id=two"]), by="ada")
+    [done] = replay(conn, [number], Attempt("ada", correction=corrected(fixed, ["id=two"])))
     assert done.result == "booked"
     assert ledger.balance("acme") == "-0.000016"
     assert [result for _, result, *_ in tried(conn, number)] == ["kept", "booked"]
     ledger.verify()
 
 
-def test_a_correction_of_a_whole_message_is_booked_whole_or_not_at_all(conn, park, ledger: Ledger):
+def test_a_correction_of_a_whole_message_is_booked_whole_or_not_at_all(conn, quarantined, ledger: Ledger):
     events = [usage("acme", 1, event_id="a"), usage("acme", -1, event_id="b")]
-    number = park(json.dumps(events)[:-30].encode(), "bad_json", None)
-    [done] = replay(conn, [number], json.dumps(events).encode())
+    number = quarantined(json.dumps(events)[:-30].encode(), "bad_json", None)
+    [done] = replay(conn, [number], Attempt("replay", correction=json.dumps(events).encode()))
     assert (done.result, done.reason) == ("kept", "negative_quantity")
     assert ledger.usages == 0
     events[1]["data"]["quantities"]["input_tokens"] = 2
-    [done] = replay(conn, [number], json.dumps([*events, payment("acme", "1")]).encode())
+    [done] = replay(conn, [number], Attempt("replay", correction=json.dumps([*events, payment("acme", "1")]).encode()))
     assert done.result == "booked"
     assert ledger.balance("acme") == "0.999997"
-    [done] = replay(conn, [park(b"\xff", "bad_encoding")], b"[]")
+    [done] = replay(conn, [quarantined(b"\xff", "bad_encoding")], Attempt("replay", correction=b"[]"))
     assert done.result == "kept"
     assert "Dismiss" in done.detail
 
 
-def test_dismissed_with_a_reason_and_logged(conn, park):
-    number = park(b"null", "not_an_object")
+def test_dismissed_with_a_reason_and_logged(conn, quarantined):
+    number = quarantined(b"null", "not_an_object")
     for blank in ("", " "):
         with pytest.raises(ValueError, match="why"):
             quarantine.dismiss(conn, number, by="ada", note=blank)
@@ -126,17 +129,17 @@ def test_dismissed_with_a_reason_and_logged(conn, park):
     assert len(quarantine.actions(conn, number)) == 1
 
 
-def test_what_waited_for_a_price_is_logged_too(conn, park, priced_url, ledger: Ledger):
-    numbers = [park(usage("acme", 10, model="new", event_id="x"), "price_missing")]
-    numbers.append(park(usage("acme", 11, model="new", event_id="x"), "price_missing"))
+def test_what_waited_for_a_price_is_logged_too(conn, quarantined, priced_url, ledger: Ledger):
+    numbers = [quarantined(usage("acme", 10, model="new", event_id="x"), "price_missing")]
+    numbers.append(quarantined(usage("acme", 11, model="new", event_id="x"), "price_missing"))
     set_prices(priced_url, "new")
-    assert replay_price_missing(conn, lambda _: None, book=load_book(conn)) == 2
+    assert replay_waiting(conn, lambda *_: None, book=load_book(conn)) == 2
     assert [tried(conn, number)[0][1:3] for number in numbers] == [("booked", None), ("kept", "id_conflict")]
     assert (ledger.usages, ledger.quarantined()) == (1, {"id_conflict": 1})
 
 
-def test_the_log_cannot_be_changed(conn, park):
-    number = park(b"null", "not_an_object")
+def test_the_log_cannot_be_changed(conn, quarantined):
+    number = quarantined(b"null", "not_an_object")
     quarantine.dismiss(conn, number, by="ada", note="why")
     for change in ("UPDATE {} SET done_by = 'eve'", "DELETE FROM {}", "TRUNCATE {}"):
         with pytest.raises(psycopg.errors.RestrictViolation):

@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,11 +14,13 @@ from kombu import Connection, Exchange
 
 from taximeter import names
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, Valkey
-from taximeter_worker.errors import SourceLost
+from taximeter_worker.consume.brokers import redis as redis_source
+from taximeter_worker.consume.brokers.kombu_envelope import unwrap
+from taximeter_worker.consume.brokers.redis import RedisSource, alive_key
+from taximeter_worker.consume.brokers.source import Message
+from taximeter_worker.errors import SourceLostError
 from taximeter_worker.settings import Settings
-from taximeter_worker.sources import redis as redis_source
-from taximeter_worker.sources.envelope import unwrap
-from taximeter_worker.sources.redis import RedisSource
+from waiting import eventually
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_what_was_not_acknowledged_goes_back_in_the_old_order(client, new_source
     push(client, "4")
     source.close()
     assert bodies(new_source()) == ["2", "3", "4"]
-    assert client.hlen(redis_source.REGISTRY) == 1
+    assert client.hlen(names.CONSUMERS) == 1
 
 
 def test_a_dead_consumer_is_relieved_of_its_messages(client, new_source):
@@ -88,10 +89,10 @@ def test_a_dead_consumer_is_relieved_of_its_messages(client, new_source):
     assert len(bodies(dead)) == 2
     living._beat()
     assert bodies(living, 0.0) == []
-    client.delete(dead._alive_key(dead._id))  # what its time to live would do
+    client.delete(alive_key(dead._id))  # what its time to live would do
     living._beat_at = 0.0  # three seconds later
     assert bodies(living) == ["1", "2"]
-    with pytest.raises(SourceLost, match="silent for too long"):
+    with pytest.raises(SourceLostError, match="silent for too long"):
         dead.ack(2)
     assert client.llen(f"taximeter.usage:processing:{living._id}") == 2
     dead.open()
@@ -103,22 +104,23 @@ def test_the_dead_are_looked_after_however_busy_the_living_are(client, new_sourc
     dead, living = new_source(), new_source()
     push(client, "left behind")
     assert bodies(dead) == ["left behind"]
-    client.delete(dead._alive_key(dead._id))
-    seen: list[str] = []
-    deadline = time.monotonic() + 10
-    while "left behind" not in seen and time.monotonic() < deadline:
+    client.delete(alive_key(dead._id))
+
+    def taken() -> list[str]:
         push(client, "new")
-        seen += (taken := bodies(living, 0.05))
-        living.ack(len(taken))
-    assert "left behind" in seen
+        found = bodies(living, 0.05)
+        living.ack(len(found))
+        return found
+
+    eventually(lambda: "left behind" in taken())
 
 
 def test_a_consumer_that_was_declared_dead_takes_nothing(client, new_source):
     sleeper, other = new_source(), new_source()
-    client.delete(sleeper._alive_key(sleeper._id))
+    client.delete(alive_key(sleeper._id))
     other._beat()
     push(client, "1")
-    with pytest.raises(SourceLost, match="silent for too long"):
+    with pytest.raises(SourceLostError, match="silent for too long"):
         sleeper.poll(0.0)
     assert bodies(other) == ["1"]
 
@@ -126,11 +128,9 @@ def test_a_consumer_that_was_declared_dead_takes_nothing(client, new_source):
 def test_a_waiting_poll_returns_with_the_first_message_or_a_wake(client, new_source):
     source = new_source()
     threading.Timer(0.2, push, (client, "1")).start()
-    started = time.monotonic()
-    assert bodies(source, 10) == ["1"]
+    assert bodies(source, 3_600) == ["1"]
     threading.Timer(0.2, source.wake).start()
-    assert bodies(source, 10) == []
-    assert time.monotonic() - started < 5
+    assert bodies(source, 3_600) == []
     source.ack(1)
     assert client.llen(names.USAGE_QUEUE) == 0
 
@@ -172,7 +172,7 @@ def test_a_lost_connection_is_reported_and_opened_again(client, new_source):
     push(client, "1")
     assert bodies(source) == ["1"]
     client.client_kill_filter(_type="normal", skipme=True)
-    with pytest.raises(SourceLost):
+    with pytest.raises(SourceLostError):
         source.ack(1)
     source.open()
     assert source.generation == 2
@@ -183,22 +183,21 @@ EVENT = json.dumps({"specversion": "1.0", "id": "1"}).encode()
 
 
 @pytest.mark.parametrize(
-    ("item", "expected"),
+    "item",
     [
-        (EVENT, (EVENT, names.CONTENT_TYPE_EVENT)),
-        (b" \n[" + EVENT + b"]", (b" \n[" + EVENT + b"]", names.CONTENT_TYPE_BATCH)),
-        (b"[1]", (b"[1]", names.CONTENT_TYPE_BATCH)),
-        (b"null", (b"null", names.CONTENT_TYPE_EVENT)),
-        (b"", (b"", names.CONTENT_TYPE_EVENT)),
-        (b"\xff\xfe{", (b"\xff\xfe{", names.CONTENT_TYPE_EVENT)),
-        (b'{"body": 1}', (b'{"body": 1}', names.CONTENT_TYPE_EVENT)),
-        (b'{"body": "?", "properties": {"body_encoding": "base64"}}',) * 1
-        + ((b'{"body": "?", "properties": {"body_encoding": "base64"}}', names.CONTENT_TYPE_EVENT),),
-        (b"{" * 100_000, (b"{" * 100_000, names.CONTENT_TYPE_EVENT)),
+        EVENT,
+        b" \n[" + EVENT + b"]",
+        b"[1]",
+        b"null",
+        b"",
+        b"\xff\xfe{",
+        b'{"body": 1}',
+        b'{"body": "?", "properties": {"body_encoding": "base64"}}',
+        b"{" * 100_000,
     ],
 )
-def test_list_items_of_all_kinds(item, expected):
-    assert unwrap(item) == expected
+def test_a_bare_item_is_the_body(item):
+    assert unwrap(item) == (item, None, None)
 
 
 @pytest.mark.parametrize("encoding", ["base64", None])
@@ -211,12 +210,12 @@ def test_the_envelope_of_kombu_is_opened(encoding):
         "headers": {},
         "properties": {"delivery_mode": 2, "body_encoding": encoding, "delivery_tag": "t"},
     }
-    assert unwrap(json.dumps(envelope).encode()) == (EVENT, names.CONTENT_TYPE_EVENT)
+    assert unwrap(json.dumps(envelope).encode()) == (EVENT, names.CONTENT_TYPE_EVENT, None)
 
 
 def test_a_producer_that_uses_kombu_is_understood(new_source, settings):
     source = new_source()
-    with Connection(settings.celery_broker_url) as connection:
+    with Connection(settings.broker_kombu_url) as connection:
         producer = connection.Producer(serializer="json")
         exchange = Exchange(names.EXCHANGE, "topic")
         for key in (names.USAGE_ROUTING_KEY, names.PAYMENT_ROUTING_KEY):
@@ -237,7 +236,7 @@ def test_a_full_memory_is_drained_and_waited_with(own_valkey: Callable[..., Valk
             client.lpush(names.USAGE_QUEUE, "more")
         source = new_source(broker_url=server.url(BROKER_DATABASE))
         assert bodies(source) == ["0", "1", "2", "3", "4"]
-        source.open()  # gives them back and registers anew
+        source.open()  # gives them back and registers again
         assert bodies(source) == ["0", "1", "2", "3", "4"]
         source.ack(5)
         source._beat_at = 0.0
@@ -260,3 +259,21 @@ def test_a_server_that_knows_no_flags_of_scripts_is_served_without(new_source, c
     push(client, "1")
     assert bodies(source) == ["1"]
     source.ack(1)
+
+
+def test_a_worker_takes_from_more_queues_than_a_pool_has_connections(client, new_source):
+    source = new_source(shards=128)
+    first, last = names.queue_of(names.usage_routing_keys(128)[0]), names.queue_of(names.usage_routing_keys(128)[127])
+    push(client, "1", queue=first)
+    push(client, "2", queue=last)
+    assert sorted(bodies(source) + bodies(source, 0.0)) == ["1", "2"]
+
+
+@pytest.mark.parametrize("levels", [20, 500, 900, 950, 980, 1_000, 5_000])
+def test_headers_of_any_depth_can_be_kept_with_an_entry(levels):
+    nested = f'{"{"}"x":{"[" * levels}{"]" * levels}{"}"}'
+    item = f'{"{"}"body":"e30=","properties":{"{"}"body_encoding":"base64"{"}"},"headers":{nested}{"}"}'.encode()
+    unwrapped = unwrap(item)
+    message = Message(unwrapped.body, None, names.USAGE_QUEUE, 0.0, properties=unwrapped.properties)
+    assert unwrapped.body in {b"{}", item}
+    assert len(message.rejected("bad_json", "No.").properties or "") < 1_000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,9 +14,17 @@ from taximeter_cli.embedded.valkey import BROKER_DATABASE
 from taximeter_db import quarantine
 from taximeter_db.connect import booking_connection
 from taximeter_db.errors import NotFoundError
-from taximeter_worker.pricing import load_book
-from taximeter_worker.replay import replay, replay_price_missing
-from workers import Feed, Ledger, eventually, set_prices, usage
+from taximeter_db.ledger import booking
+from taximeter_db.quarantine import Attempt
+from taximeter_worker.consume.batch import price
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.decode.result import Limits
+from taximeter_worker.errors import CorrectionError
+from taximeter_worker.pricing.loading import load_book
+from taximeter_worker.tasks import replay as replaying
+from taximeter_worker.tasks.replay import replay, replay_waiting
+from waiting import eventually
+from workers import Feed, Ledger, set_prices, usage
 
 
 @pytest.fixture
@@ -49,15 +59,15 @@ def test_without_a_price_nothing_changes(conn, quarantined, ledger):
 def test_with_a_price_each_is_booked_once(conn, quarantined, ledger, priced_url):
     set_prices(priced_url, "new")
     waiting = [entry.id for entry in quarantined if entry.reason == "price_missing"]
-    [one] = replay(conn, waiting[:1], by="me")
+    [one] = replay(conn, waiting[:1], Attempt("me"))
     assert one.result == "booked"
     assert [state.workspace_id for state in one.states] == ["acme"]
     with pytest.raises(NotFoundError, match="resolved before"):
         replay(conn, waiting[:1])
     published: list = []
-    assert replay_price_missing(conn, published.extend, book=load_book(conn)) == 2
+    assert replay_waiting(conn, lambda states, _: published.extend(states), book=load_book(conn)) == 2
     assert [state.balance for state in published] == [-3_000_000_000]
-    assert replay_price_missing(conn, published.extend, book=load_book(conn)) == 0
+    assert replay_waiting(conn, lambda states, _: published.extend(states), book=load_book(conn)) == 0
     assert (ledger.usages, ledger.balance("acme"), ledger.quarantined()) == (3, "-0.003", {"negative_quantity": 1})
     assert quarantine.get(conn, waiting[0]).resolved_by == "me"
     ledger.verify()
@@ -85,12 +95,12 @@ def test_a_corrected_event_is_booked_in_its_place(conn, quarantined, ledger):
     [entry] = [entry for entry in quarantined if entry.reason == "negative_quantity"]
     event = json.loads(entry.event)
     event["data"]["quantities"] = {"input_tokens": 5000}
-    [one] = replay(conn, [entry.id], json.dumps(event).encode())
+    [one] = replay(conn, [entry.id], Attempt("replay", correction=json.dumps(event).encode()))
     assert one.result == "booked"
     assert ledger.balance("acme") == "-0.005"
     assert quarantine.get(conn, entry.id).event == entry.event
-    with pytest.raises(ValueError, match="exactly one"):
-        replay(conn, [1, 2], b"{}")
+    with pytest.raises(CorrectionError, match="exactly one"):
+        replay(conn, [1, 2], Attempt("replay", correction=b"{}"))
 
 
 def test_an_event_that_was_booked_meanwhile_is_a_duplicate(conn, quarantined, ledger, priced_url, valkey_broker_url):
@@ -123,3 +133,47 @@ def test_a_worker_does_it_by_itself_when_a_price_is_set(new_worker, priced_url, 
     assert worker.stop() == 0
     ledger.verify()
     feed.close()
+
+
+def _park(conn, count: int, model: str, filler: int = 0) -> None:
+    """Quarantine usages of a model without a price, as a worker does."""
+    events = [usage("acme", 1000, model=model, input="x" * filler) for _ in range(count)]
+    for event in events:
+        decoded = decode_message(json.dumps(event).encode(), None, now=time.time_ns() // 1000, limits=Limits())
+        rejected = list(decoded.rejected)
+        assert price(load_book(conn), decoded.usages, rejected) == []
+        booking.book(conn, [], [], rejected)
+
+
+def test_only_what_the_book_prices_now_is_read(conn, priced_url, monkeypatch):
+    _park(conn, 5, "waits")
+    _park(conn, 2, "new")
+    set_prices(priced_url, "new")
+    read: list[int] = []
+    decode = replaying._decode_entry
+
+    def spy(entry, *more):
+        read.append(entry.id)
+        return decode(entry, *more)
+
+    monkeypatch.setattr(replaying, "_decode_entry", spy)
+    assert replay_waiting(conn, lambda *_: None, book=load_book(conn)) == 2
+    assert len(read) == 2
+    assert quarantine.open_counts(conn) == {"price_missing": 5}
+
+
+def test_what_waits_is_read_in_pages_of_bytes(conn, priced_url):
+    """However much waits, a worker holds a page of it: here 48 MiB, of which all have a price now."""
+    _park(conn, 48, "new", filler=1_000_000)
+    set_prices(priced_url, "new")
+    book = load_book(conn)
+    sizes = [sum(len(entry.event) for entry in page) for page in quarantine.pages(conn, reason="price_missing")]
+    assert max(sizes) <= quarantine.PAGE_BYTES_MAX
+    assert sum(sizes) > 48_000_000
+    tracemalloc.start()
+    try:
+        assert replay_waiting(conn, lambda *_: None, book=book) == 48
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * quarantine.PAGE_BYTES_MAX

@@ -14,20 +14,27 @@ import pytest
 import redis
 from psycopg import Connection
 
+from cloud_events import cloud_event
 from taximeter import names
-from taximeter_db import ledger
+from taximeter_db.audit.verify import verify
+from taximeter_db.budgets import reading, setting
+from taximeter_db.budgets.terms import Terms
 from taximeter_db.connect import booking_connection
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.events import WorkspaceState
+from taximeter_db.locks import AdvisoryLock
 from taximeter_db.money import format_usd, numeric_text, to_pico
-from taximeter_db.prices import Price, Target
-from taximeter_db.prices_change import set_price
-from taximeter_db.verify import verify
-from taximeter_worker.booker import price
-from taximeter_worker.decode import decode_message
-from taximeter_worker.flags import write_states
-from taximeter_worker.pricing import load_book
+from taximeter_db.prices.changes import set_price
+from taximeter_db.prices.store import Price, Target
+from taximeter_worker.consume.batch import price
+from taximeter_worker.decode.message import decode_message
+from taximeter_worker.decode.result import Limits
+from taximeter_worker.flags.writer import write_states
 from taximeter_worker.pricing.compare import book_of
-from taximeter_worker.rated import Selection, preview, simulate
-from taximeter_worker.reprice import LOCK, RepriceError, post
+from taximeter_worker.pricing.loading import load_book
+from taximeter_worker.tasks import reprice
+from taximeter_worker.tasks.recost import Selection, booked_since, preview, simulate
+from taximeter_worker.tasks.reprice import RepriceError, Repricing, post
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 DAY = NOW - dt.timedelta(days=1)
@@ -55,24 +62,17 @@ def credit(workspace: str, number: str, amount: str, hours: int = 20) -> dict[st
 
 def _envelope(workspace: str, number: str, kind: str, data: dict[str, Any], hours: int) -> dict[str, Any]:
     time = (NOW - dt.timedelta(hours=hours)).isoformat()
-    return {
-        "specversion": "1.0",
-        "id": number,
-        "source": "/t",
-        "type": kind,
-        "subject": workspace,
-        "time": time,
-        "data": data,
-    }
+    made: dict[str, Any] = cloud_event(kind, data, workspace=workspace, event_id=number, time=time)
+    return made
 
 
-def book(conn: Connection[Any], *events: dict[str, Any]) -> list[ledger.WorkspaceState]:
+def book(conn: Connection[Any], *events: dict[str, Any]) -> list[WorkspaceState]:
     decoded = decode_message(
         json.dumps(list(events)).encode(), names.CONTENT_TYPE_BATCH, now=int(NOW.timestamp()) * 1_000_000
     )
     assert not decoded.rejected
     usages = price(load_book(conn), decoded.usages, [])
-    return list(ledger.book(conn, usages, decoded.payments).states.values())
+    return list(booking.book(conn, usages, decoded.payments).states.values())
 
 
 def balances(conn: Connection[Any]) -> dict[str, str]:
@@ -97,10 +97,10 @@ def wrong_for_a_day(conn: Connection[Any], client: redis.Redis) -> None:
 
 
 def run(conn: Connection[Any], client: redis.Redis, selection: Selection, **more: Any) -> list[Any]:
-    def publish(states: list[ledger.WorkspaceState]) -> None:
+    def publish(states: list[WorkspaceState]) -> None:
         write_states(client, states)
 
-    return list(post(conn, selection, load_book(conn), reason="typed 25 for 2.5", by="ada", publish=publish, **more))
+    return list(post(conn, Repricing(selection, "typed 25 for 2.5", "ada"), load_book(conn), publish=publish, **more))
 
 
 def test_the_story(conn: Connection[Any], redis_client: redis.Redis) -> None:
@@ -111,7 +111,7 @@ def test_the_story(conn: Connection[Any], redis_client: redis.Redis) -> None:
     set_price(conn, tokens("2.5"), start=DAY, backdated=True)
     selection = Selection(DAY)
 
-    acme, blue = preview(conn, selection, load_book(conn))  # coal's usage is older than the mended day
+    acme, blue = preview(conn, selection, load_book(conn))  # coal's usage is older than the corrected day
     assert (acme.usages, format_usd(acme.old), format_usd(acme.new)) == (3, "20.000025", "2.0000025")
     assert (acme.status_now, acme.status_then, acme.flips) == ("insufficient", "sufficient", True)
     assert (acme.apart, acme.was_enabled) == (2, False)  # after the second usage and the third
@@ -159,6 +159,27 @@ def test_a_second_correction_adjusts_from_what_the_first_one_made(
     assert verify(conn).ok
 
 
+def test_budgets_count_what_a_usage_costs_now(conn: Connection[Any], redis_client: redis.Redis) -> None:
+    set_price(conn, tokens("25"))
+    book(conn, credit("acme", "p1", "100"))
+    whole = Terms("acme", "whole", to_pico("10"), "total")
+    mail = Terms("acme", "mail", to_pico("2"), "hours", 24, tool="mail")
+    for terms in (whole, mail):
+        setting.set_budget(conn, terms)
+    states = book(conn, event("acme", "1", 400_000), event("acme", "2", 100_000, "mail"))
+    write_states(client=redis_client, states=states)
+    assert len(json.loads(redis_client.hget(names.flag_key("acme"), "budgets"))) == 2
+    set_price(conn, tokens("2.5"), start=DAY, backdated=True)
+    run(conn, redis_client, Selection(DAY))
+    spent = {row.terms.name: format_usd(row.spent) for row in reading.list_budgets(conn, "acme")}
+    assert spent == {"mail": "0.25", "whole": "1.25"}
+    assert redis_client.hget(names.flag_key("acme"), "budgets") == "[]"
+    assert {(row.kind, row.cause) for row in reading.crossings(conn, "acme")} >= {("restored", "repricing")}
+    for terms in (whole, mail):  # counted from the log, it is the same
+        setting.set_budget(conn, terms)
+    assert {row.terms.name: format_usd(row.spent) for row in reading.list_budgets(conn, "acme")} == spent
+
+
 def test_old_and_new_that_add_up_alike_are_listed_without_a_payment(
     conn: Connection[Any], redis_client: redis.Redis
 ) -> None:
@@ -194,7 +215,7 @@ def test_what_has_no_price_any_more_stays_and_is_counted(conn: Connection[Any], 
 
 def test_only_one_repricing_at_a_time(conn: Connection[Any], database_url: str, redis_client: redis.Redis) -> None:
     with booking_connection(database_url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        other.execute("SELECT pg_advisory_lock(%s)", [AdvisoryLock.REPRICE.value])
         with pytest.raises(RepriceError, match="Another repricing"):
             run(conn, redis_client, Selection(DAY))
 
@@ -259,3 +280,41 @@ def test_simulation_is_by_workspace_and_tool_and_changes_nothing(
     empty = book_of([Price(target=Target("mail", None, None), unit="pages", amount=Decimal(1))], {})
     assert [line.unpriced for line in simulate(conn, Selection(DAY), empty)] == [2, 1, 1]
     assert adjustments(conn) == []
+
+
+def test_it_waits_until_the_revision_is_in_use_and_tells_what_came_under_an_older_one(conn, monkeypatch) -> None:
+    monkeypatch.setattr(reprice, "IN_USE_AFTER", dt.timedelta(seconds=0.3))
+    set_price(conn, tokens("25"))
+    old = load_book(conn)
+    revision = set_price(conn, tokens("2.5"), start=DAY, backdated=True)
+    new = load_book(conn)
+    assert new.revision > old.revision, revision
+    in_use_since = reprice.wait_until_in_use(conn, new)
+    (made,) = conn.execute("SELECT max(created_at) FROM taximeter.price_revisions").fetchone()
+    assert in_use_since >= made + reprice.IN_USE_AFTER
+    assert booked_since(conn, Selection(DAY), new.revision, in_use_since) == 0
+    decoded = decode_message(
+        json.dumps([credit("acme", "p", "5"), event("acme", "1", 10)]).encode(),
+        names.CONTENT_TYPE_BATCH,
+        now=int(NOW.timestamp()) * 1_000_000,
+    )
+    booking.book(conn, price(old, decoded.usages, []), decoded.payments)
+    assert booked_since(conn, Selection(DAY), new.revision, in_use_since) == 1
+
+
+def test_usages_ahead_of_their_time_are_found_as_far_as_the_setting_allows(conn, redis_client) -> None:
+    set_price(conn, tokens("25"))
+    decoded = decode_message(
+        json.dumps([event("acme", "1", 400_000, hours=-72)]).encode(),
+        names.CONTENT_TYPE_BATCH,
+        now=int(NOW.timestamp()) * 1_000_000,
+        limits=Limits(future_seconds_max=4 * 86_400),
+    )
+    assert decoded.rejected == []
+    booking.book(conn, price(load_book(conn), decoded.usages, []))
+    soon = NOW + dt.timedelta(days=2)
+    set_price(conn, tokens("2.5"), start=soon)
+    # As it was booked, it cost the price of before: the new one is for later.
+    assert list(preview(conn, Selection(soon), load_book(conn))) == []
+    [change] = preview(conn, Selection(soon, ahead=dt.timedelta(days=4)), load_book(conn))
+    assert (change.workspace_id, change.usages) == ("acme", 1)

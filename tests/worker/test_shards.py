@@ -10,10 +10,11 @@ import redis
 
 from taximeter import Meter, names
 from taximeter_cli.embedded.valkey import BROKER_DATABASE, Valkey
-from taximeter_worker.errors import SettingError
+from taximeter_db.errors import ConfigurationError
+from taximeter_worker.consume.brokers.redis import RedisSource, alive_key
 from taximeter_worker.settings import Settings
-from taximeter_worker.sources.redis import RedisSource
-from workers import Feed, Ledger, WorkerProcess, eventually, usage
+from waiting import eventually
+from workers import Feed, Ledger, WorkerProcess, usage
 
 SHARDS = 4
 ADDRESSES = {
@@ -41,7 +42,7 @@ def test_queues_of_a_worker():
 
 @pytest.mark.parametrize("consume", ["4", "0-4", "x", "1-", "-1", "3-1", ","])
 def test_shards_that_do_not_exist_are_refused(consume):
-    with pytest.raises(SettingError, match="TAXIMETER_CONSUME_SHARDS"):
+    with pytest.raises(ConfigurationError, match="TAXIMETER_CONSUME_SHARDS"):
         read("4", consume)
 
 
@@ -87,7 +88,7 @@ def test_a_dead_consumers_shards_go_back_though_the_living_has_others(valkey: Va
             client.lpush("taximeter.usage.0", "a", "b")
             client.lpush("taximeter.usage.1", "c")
             assert [message.body for message in dead.poll(1)] == [b"a", b"b"]
-            client.delete(dead._alive_key(dead._id))
+            client.delete(alive_key(dead._id))
             living._reclaim_dead()
             assert client.lrange("taximeter.usage.0", 0, -1) == [b"b", b"a"]
             assert [message.body for message in living.poll(1)] == [b"c"]

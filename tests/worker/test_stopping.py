@@ -12,7 +12,8 @@ import pytest
 
 from proxy import Proxy
 from taximeter_cli.embedded.valkey import BROKER_DATABASE
-from workers import Feed, eventually, usage
+from waiting import eventually
+from workers import Feed, usage
 
 pytestmark = pytest.mark.timeout(900)
 

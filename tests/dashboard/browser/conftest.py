@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -18,12 +17,17 @@ from dashboard_factory import make_payment, make_settings, make_usage
 from servers import require
 from taximeter_cli.receipts import Receipts
 from taximeter_dashboard.app import create_app
-from taximeter_dashboard.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
-from taximeter_db import connect, ledger
-from taximeter_db.events import Payment
-from taximeter_db.master_keys import MasterKeys
-from taximeter_db.prices import Price, Target
-from taximeter_db.prices_change import set_price
+from taximeter_dashboard.auth.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
+from taximeter_db import connect
+from taximeter_db.budgets import setting as budgets
+from taximeter_db.budgets.terms import Terms
+from taximeter_db.crypto.master_keys import MasterKeys
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.events import Payment
+from taximeter_db.notices import deliveries, targets
+from taximeter_db.prices.changes import set_price
+from taximeter_db.prices.store import Price, Target
+from waiting import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "<img src=x onerror=alert(1)>"
@@ -43,8 +47,7 @@ class Site:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
+        eventually(lambda: self._server.started, what="a dashboard that is served")
 
     def session(self, viewer: Viewer | None = None) -> dict[str, Any]:
         viewer = viewer or Viewer("owner", "Owner", {EVERY_WORKSPACE: OWNER})
@@ -78,10 +81,37 @@ def site(postgres) -> Iterator[Site]:
     url = postgres.url(name)
     with connect.booking_connection(url) as conn:
         fill(conn)
+        fill_notices(conn)
     served = Site(url, dashboard_credit_url="/buy/{workspace}", dashboard_minimum_from="-5")
     yield served
     served.stop()
     drop_database(postgres, name)
+
+
+def fill_notices(conn: Any) -> None:
+    """Two targets of acme, one of them disabled, and notices in every state."""
+    rows = [
+        targets.add(conn, targets.NewTarget(workspace_id="acme", channel=channel, address=address), None, "Olga")
+        for channel, address in (("webhook", "https://hooks.example.com/1"), ("apprise", "slack://A/B/C/#general"))
+    ]
+    first = targets.get(conn, rows[0].target_id)
+    for state in ("delivered", "superseded", "dead", "pending"):
+        number = deliveries.send_test(conn, first, "Olga")
+        conn.execute(
+            """UPDATE taximeter.notice_deliveries SET state = %s, tries = 3,
+                      ended_at = CASE WHEN %s <> 'pending' THEN now() END WHERE notice_id = %s""",
+            [state, state, number],
+        )
+        conn.execute(
+            """INSERT INTO taximeter.notice_tries (workspace_id, target_id, notice_id, outcome, detail, milliseconds)
+               VALUES ('acme', %s, %s, 'failed', 'The receiver answered 503.', 12)""",
+            [first.target_id, number],
+        )
+    conn.execute(
+        "UPDATE taximeter.notice_targets SET disabled_at = now(), disabled_why = 'The receiver answered 410.'"
+        " WHERE target_id = %s",
+        [rows[1].target_id],
+    )
 
 
 def fill(conn: Any) -> None:
@@ -92,23 +122,28 @@ def fill(conn: Any) -> None:
         )
     revision = conn.execute("SELECT max(revision) FROM taximeter.price_revisions").fetchone()[0]
     few = {"quantities": {"input_tokens": 1, "output_tokens": 3}, "price_version": revision}
-    ledger.book(conn, [], [make_payment("acme", "25"), make_payment("acme", "-1.5", kind="adjustment", note=None)])
-    ledger.book(conn, [make_usage("acme", f"usage-{n}", cost="0.0000325", **few) for n in range(65)])
+    booking.book(conn, [], [make_payment("acme", "25"), make_payment("acme", "-1.5", kind="adjustment", note=None)])
+    booking.book(conn, [make_usage("acme", f"usage-{n}", cost="0.0000325", **few) for n in range(65)])
     pictures = {"tool": "image", "provider": None, "model": None, "quantities": {"images": 1}}
-    ledger.book(conn, [make_usage("acme", f"picture-{n}", cost="0.04", **pictures) for n in range(3)])
-    ledger.book(conn, [make_usage("slim", cost="0.03")])
-    ledger.book(conn, [make_usage("spent", cost="0.10"), make_usage("spent", cost="0.020000000001")])
-    ledger.book(conn, [make_usage("edge", cost="0.12")])
+    booking.book(conn, [make_usage("acme", f"picture-{n}", cost="0.04", **pictures) for n in range(3)])
+    booking.book(conn, [make_usage("slim", cost="0.03")])
+    for terms in (
+        Terms("slim", "everything", 2 * 10**10, "month", zone="Europe/Riga"),
+        Terms("slim", "a team with a long name of its own", 5 * 10**10, "hours", 24, tool="chat", hard=False),
+    ):
+        budgets.set_budget(conn, terms)
+    booking.book(conn, [make_usage("spent", cost="0.10"), make_usage("spent", cost="0.020000000001")])
+    booking.book(conn, [make_usage("edge", cost="0.12")])
     for _ in range(12):
-        ledger.book(conn, [make_usage("turns", cost="1")])
-        ledger.book(conn, [], [make_payment("turns", "1")])
+        booking.book(conn, [make_usage("turns", cost="1")])
+        booking.book(conn, [], [make_payment("turns", "1")])
     big = b'{"input":"' + b"long " * 120_000 + b'","output":"' + EVIL.encode() + b'"}'
     evil = {"tool": EVIL, "model": EVIL, "payload": b'{"input":"' + EVIL.encode() + b'","metadata":{"a":"</pre>"}}'}
-    ledger.book(conn, [make_usage("evil", **evil), make_usage("evil", payload=big)])
-    ledger.book(conn, [], [make_payment("evil", "1", note=EVIL, transaction={"provider": EVIL, "reference": EVIL})])
-    ledger.book(conn, [], [make_payment("harbor", "5")])
-    ledger.book(conn, [], [make_payment("live", "1")])
-    ledger.book(conn, [make_usage("live", cost="0.01")])
+    booking.book(conn, [make_usage("evil", **evil), make_usage("evil", payload=big)])
+    booking.book(conn, [], [make_payment("evil", "1", note=EVIL, transaction={"provider": EVIL, "reference": EVIL})])
+    booking.book(conn, [], [make_payment("harbor", "5")])
+    booking.book(conn, [], [make_payment("live", "1")])
+    booking.book(conn, [make_usage("live", cost="0.01")])
 
 
 @pytest.fixture
@@ -119,9 +154,9 @@ def book_at_site(site: Site) -> Callable[..., None]:
         with connect.booking_connection(site.owner_url) as conn:
             for event in events:
                 if isinstance(event, Payment):
-                    ledger.book(conn, [], [event])
+                    booking.book(conn, [], [event])
                 else:
-                    ledger.book(conn, [event])
+                    booking.book(conn, [event])
 
     return book
 
@@ -132,7 +167,7 @@ def book_many(site: Site) -> Callable[..., None]:
 
     def book(usages: list[Any], payments: tuple[Any, ...] | list[Any] = ()) -> None:
         with connect.booking_connection(site.owner_url) as conn:
-            ledger.book(conn, usages, payments)
+            booking.book(conn, usages, payments)
 
     return book
 

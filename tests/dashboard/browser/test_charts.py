@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from dashboard_factory import make_usage
-from taximeter_dashboard import analysis
+from taximeter_dashboard.reading import spending
 
 pytestmark = pytest.mark.browser
 
@@ -26,7 +26,7 @@ def test_columns_are_drawn_in_the_colours_of_their_tools(new_context, site, sche
     chart = page.get_by_role("img", name=re.compile("^Cost by day"))
     picture = Image.open(io.BytesIO(chart.screenshot(animations="disabled"))).convert("RGB")
     # pictures cost 0.12, chat 0.0021: a column and a sliver; hatched, as the day still runs
-    tall = analysis.series_colors(["chat", "image"])["image"]
+    tall = spending.series_colors(["chat", "image"])["image"]
     seen = {color: count for count, color in picture.getcolors(picture.width * picture.height)}
     red, green, blue = (int(colors[tall][place : place + 2], 16) for place in (1, 3, 5))
     assert seen.get((red, green, blue), 0) > 200

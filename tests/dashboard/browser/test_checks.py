@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import expect
 
 from dashboard_factory import make_payment, make_usage
-from taximeter_dashboard import amounts
+from taximeter_dashboard.formatting import amounts
+from waiting import eventually
 
 pytestmark = pytest.mark.browser
 
@@ -121,7 +122,6 @@ def test_a_flip_changes_pill_sentence_and_title_and_is_announced_once(new_contex
     book_at_site(make_payment("flip", "1"), make_usage("flip", cost="0.5"))
     page.goto(f"{site.url}/workspaces/flip")
     expect(page.locator("#live")).to_have_attribute("data-state", "live")
-    page.wait_for_timeout(300)
     page.evaluate("""() => { window.told = []; new MutationObserver(() => {
         const text = document.querySelector("#told").textContent; if (text) window.told.push(text);
     }).observe(document.querySelector("#told"), { childList: true, characterData: true, subtree: true }); }""")
@@ -129,9 +129,9 @@ def test_a_flip_changes_pill_sentence_and_title_and_is_announced_once(new_contex
     expect(page.locator("#status")).to_have_text("Insufficient")
     expect(page.locator("#sentence")).to_contain_text("Usage the-…traw (chat, $0.70) switched it off. $0.08 or more")
     expect(page).to_have_title(re.compile(rf"^Insufficient · {amounts.MINUS}\$0\.20 · AI Tracking · flip$"))
-    page.wait_for_timeout(1_500)
-    assert [text for text in page.evaluate("window.told") if "switched it off" in text] == page.evaluate("window.told")
-    assert len(page.evaluate("window.told")) == 1
+    book_at_site(make_usage("flip", "after-it", cost="0.000001"))
+    eventually(lambda: page.evaluate("window.told.some((text) => text.startsWith('Balance'))"))
+    assert ["switched it off" in text for text in page.evaluate("window.told")] == [True, False]
     page.locator("#cause").click()
     expect(page.locator("#details-title")).to_have_text("chat · gpt-4o · $0.70")
     page.keyboard.press("Escape")
@@ -145,10 +145,13 @@ def test_a_paused_page_does_not_change(new_context, site, book_at_site):
     expect(page.locator("#live")).to_have_attribute("data-state", "live")
     page.locator("#live").click()
     expect(page.locator("#live")).to_have_attribute("data-state", "paused")
+    beside = page.context.new_page()
+    beside.goto(f"{site.url}/workspaces/paused")
+    expect(beside.locator("#live")).to_have_attribute("data-state", "live")
     page.evaluate(CHANGES)
-    for _ in range(3):
+    for left in ("4", "3", "2"):
         book_at_site(make_usage("paused", cost="1"))
-        page.wait_for_timeout(1_200)
+        expect(beside.locator("#balance")).to_have_attribute("value", left)
     assert page.evaluate("window.changes") == 0
 
 

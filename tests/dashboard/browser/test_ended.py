@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from taximeter_dashboard import live
-from taximeter_dashboard.viewers import STAFF, Viewer
-from taximeter_db import connect
-from taximeter_db.reading import access
+from taximeter_dashboard.auth.viewers import STAFF, Viewer
+from taximeter_dashboard.pages import live
+from taximeter_db import access, connect
 
 pytestmark = pytest.mark.browser
 
@@ -49,7 +48,7 @@ def test_whoever_has_signed_in_anew_reads_on(new_context, site):
     page.evaluate("window.same = true")
     [old] = [one["value"] for one in context.cookies() if one["name"] == "taximeter_session"]
     context.add_cookies([site.session()])
-    session = site.app.state.house.keys.read_session(old)
+    session = site.app.state.app_context.keys.read_session(old)
     with page.expect_request("**/events"), connect.connection(site.owner_url) as conn:
         access.use_code(conn, session.number, session.ends_at)
     expect(page.locator("#live")).to_have_attribute("data-state", "live")
@@ -57,4 +56,4 @@ def test_whoever_has_signed_in_anew_reads_on(new_context, site):
 
 
 def test_streams_are_asked_again_within_seconds():
-    assert live.ADMIT_SECONDS + live.LOOK_SECONDS + live.SEND_SECONDS < 5
+    assert live.AUTHORIZE_SECONDS + live.LOOK_SECONDS + live.SEND_SECONDS < 5

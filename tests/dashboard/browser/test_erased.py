@@ -12,9 +12,12 @@ from playwright.sync_api import expect
 
 from dashboard_factory import make_payment, make_usage
 from instances import COMMAND
-from taximeter_dashboard import times
-from taximeter_db import connect, ledger, master_keys
-from taximeter_db.sealing import Sealer
+from taximeter_dashboard.formatting import times
+from taximeter_db import connect
+from taximeter_db.crypto import master_keys
+from taximeter_db.crypto.payload_crypto import PayloadCrypto
+from taximeter_db.ledger import booking
+from taximeter_db.ledger.context import BookingContext
 
 pytestmark = pytest.mark.browser
 
@@ -25,7 +28,9 @@ def test_erased_contents_say_so_and_the_receipt_stays(new_context, site, sql, tm
     few = {"quantities": {"input_tokens": 1, "output_tokens": 3}, "price_version": revision}
     with connect.booking_connection(site.owner_url) as conn:
         usages = [make_usage("erased", f"kept-{n}", cost="0.0000325", **few) for n in range(3)]
-        ledger.book(conn, usages, [make_payment("erased", "1")], sealer=Sealer(masters))
+        booking.book(
+            conn, usages, [make_payment("erased", "1")], context=BookingContext(payload_crypto=PayloadCrypto(masters))
+        )
     own = site.beside(site.owner_url, masters)
     try:
         page = new_context(at=own, timezone_id="UTC").new_page()
@@ -38,7 +43,7 @@ def test_erased_contents_say_so_and_the_receipt_stays(new_context, site, sql, tm
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         assert (done.returncode, "Destroyed 1 data key" in done.stdout) == (0, True), done.stderr
 
-        [(erased_at,)] = sql("SELECT erased_at FROM taximeter.payload_erasures WHERE workspace_id = 'erased'")
+        [(erased_at,)] = sql("SELECT min(erased_at) FROM taximeter.payload_erasures WHERE workspace_id = 'erased'")
         day = times.date(erased_at, dt.UTC, dt.datetime.now(dt.UTC))
         words = f"Contents erased {day}; the cost record stays."
         page.reload()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from taximeter_db.reading import copying
+from taximeter_db.queries import copying
 
 pytestmark = pytest.mark.browser
 
@@ -53,3 +53,11 @@ def test_without_javascript_it_is_a_plain_download(new_context, site):
     with page.expect_download() as begun:
         page.locator("#export").click()
     assert len(Path(begun.value.path()).read_text().splitlines()) == 3
+
+
+def test_a_checkbox_marks_a_csv_as_utf_8(page, site):
+    page.goto(f"{site.url}/workspaces/acme/usages?tool=image")
+    page.get_by_label("marked as UTF-8").check()
+    with page.expect_download() as begun:
+        page.locator("#export").click()
+    assert Path(begun.value.path()).read_bytes().startswith(b"\xef\xbb\xbfseq,")

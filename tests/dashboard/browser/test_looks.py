@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from benchmarks import generate
 from proxy import Proxy
-from taximeter_dashboard.amounts import MINUS
+from taximeter_dashboard.formatting.amounts import MINUS
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from dashboard_factory import make_payment, make_usage
-from taximeter_dashboard import live
+from taximeter_dashboard.pages import live
 
 pytestmark = pytest.mark.browser
 
@@ -23,7 +23,10 @@ STATES = {
     "details": "acme/usages/1",
     "payments": "acme/payments",
     "payment": "acme/payments/2",
+    "notices": "acme/notices",
     "settings": "acme/settings",
+    "budgets": "slim/budgets",
+    "no budgets": "acme/budgets",
     "analysis": "acme/analysis",
     "analysis by model": "acme/analysis?span=day&by=model",
     "low": "slim",
@@ -75,6 +78,7 @@ def test_axe_finds_nothing_in_any_state(new_context, site, state: str):
         "evil/payments",
         "acme/usages/1",
         "acme/analysis",
+        "acme/notices",
         "acme/settings",
         "turns/analysis",
     ],
@@ -318,8 +322,12 @@ def test_what_is_booked_appears_without_moving_what_is_read(new_context, site, b
     page.locator("#live").click()
     expect(page.locator("#live")).to_have_attribute("data-state", "paused")
     before = page.locator("main").inner_text()
+    beside = page.context.new_page()
+    beside.goto(f"{site.url}/workspaces/live")
+    expect(beside.locator("#live")).to_have_attribute("data-state", "live")
+    expect(beside.locator("#status")).to_have_text("Insufficient")
     book_at_site(make_payment("live", "10"))
-    page.wait_for_timeout(2_500)
+    expect(beside.locator("#status")).to_have_text("Sufficient")
     assert page.locator("main").inner_text() == before
     page.locator("#live").click()
     expect(page.locator("#status")).to_have_text("Sufficient")

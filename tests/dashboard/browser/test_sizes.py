@@ -10,11 +10,12 @@ pytestmark = pytest.mark.browser
 
 LONG = "a-tool-whose-name-somebody-made-up-in-a-hurry-and-never-shortened-again-" * 3
 LOW = """(least) => [...document.querySelectorAll('button, .button, select, input, summary, .tabs a, .choices a, .pager a')]
+    .map((one) => (one.type === 'checkbox' ? one.closest('label') : one))
     .filter((one) => one.checkVisibility() && one.type !== 'hidden' && one.getBoundingClientRect().height < least)
     .map((one) => one.outerHTML.slice(0, 80))"""
 
 
-@pytest.mark.parametrize("path", ["acme", "acme/payments", "turns/analysis?span=day", "slim/settings"])
+@pytest.mark.parametrize("path", ["acme", "acme/payments", "turns/analysis?span=day", "slim/settings", "slim/budgets"])
 def test_controls_are_large_enough(new_context, site, path: str):
     page = new_context().new_page()
     page.goto(f"{site.url}/workspaces/{path}")

@@ -31,6 +31,12 @@ def _hold(page: Page, where: str) -> Callable[[], None]:
     return let_go
 
 
+def _settle(page) -> None:
+    """Wait until whatever was let go has come, if it comes: an answer to a later request, and two frames after it."""
+    page.evaluate("""() => fetch("/health").then(() => new Promise(
+        (done) => requestAnimationFrame(() => requestAnimationFrame(done))))""")
+
+
 def _called_off(name: str) -> Callable[[object], bool]:
     return lambda one: one.url.endswith(name) and one.failure == "net::ERR_ABORTED"  # type: ignore[attr-defined]
 
@@ -68,7 +74,7 @@ def test_an_answer_that_comes_late_does_not_overwrite_a_newer_one(page, site):
         page.locator("#tab-analysis").click()
     expect(page.locator("#panel-title")).to_have_text("Analysis")
     let_go()
-    page.wait_for_timeout(500)
+    _settle(page)
     expect(page.locator("#panel-title")).to_have_text("Analysis")
     expect(page.locator("#tab-analysis")).to_have_attribute("aria-current", "page")
     expect(page).to_have_url(f"{site.url}/workspaces/acme/analysis")
@@ -85,7 +91,7 @@ def test_going_back_calls_off_what_was_clicked_before(page, site):
         page.go_back()
     expect(page.locator("#panel-title")).to_have_text("Usages")
     let_go()
-    page.wait_for_timeout(500)
+    _settle(page)
     expect(page.locator("#panel-title")).to_have_text("Usages")
     expect(page).to_have_url(f"{site.url}/workspaces/acme/usages")
 
@@ -102,7 +108,7 @@ def test_of_two_steps_back_the_second_prevails(page, site):
         page.evaluate("history.back()")
     expect(page.locator("#panel-title")).to_have_text("Usages")
     let_go()
-    page.wait_for_timeout(500)
+    _settle(page)
     expect(page.locator("#panel-title")).to_have_text("Usages")
     expect(page).to_have_url(f"{site.url}/workspaces/acme/usages")
     expect(page.locator("#bar")).to_have_css("opacity", "0")
@@ -118,7 +124,7 @@ def test_of_two_rows_the_later_one_opens(page, site):
     expect(page.locator("#details")).to_be_visible()
     expect(page).to_have_url(re.compile("/usages/39$"))
     let_go()
-    page.wait_for_timeout(500)
+    _settle(page)
     expect(page).to_have_url(re.compile("/usages/39$"))
     page.keyboard.press("Escape")
     expect(page).to_have_url(address)
@@ -133,7 +139,7 @@ def test_a_row_that_was_still_loading_does_not_open_over_another_tab(page, site)
         page.locator("#tab-payments").click()
     expect(page.locator("#panel-title")).to_have_text("Payments")
     let_go()
-    page.wait_for_timeout(500)
+    _settle(page)
     expect(page.locator("#details")).not_to_be_visible()
     expect(page.locator("#bar")).to_have_css("opacity", "0")
 

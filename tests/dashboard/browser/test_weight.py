@@ -10,14 +10,14 @@ import pytest
 from playwright.sync_api import expect
 
 from servers.databases import drop_database, make_database, migrated_template
-from taximeter_cli import demo
+from taximeter_cli.demo import traffic
 from taximeter_db import connect
-from taximeter_db.events import Policy
-from taximeter_worker.pricing import seed
+from taximeter_db.ledger.events import Policy
+from taximeter_worker.pricing.loading import seed
 
 pytestmark = pytest.mark.browser
 
-WORKSPACES = ["lumen-labs", demo.FRUGAL]  # the most usages; the most changes of status
+WORKSPACES = ["lumen-labs", traffic.FRUGAL]  # the most usages; the most changes of status
 BYTES_MAX = 10_000
 NODES_MAX = 1_500
 SWAPS = {  # what is followed, and what then stands in the panel
@@ -36,9 +36,9 @@ def demo_site(postgres, site) -> Iterator:
     url = postgres.url(name)
     with connect.connection(url) as conn:
         seed(conn)
-    demo.price_pictures(url)
+    traffic.price_pictures(url)
     with connect.booking_connection(url) as conn:
-        demo.past(conn, Policy(), dt.datetime.now(dt.UTC))
+        traffic.past(conn, Policy(), dt.datetime.now(dt.UTC))
     own = site.beside(url)
     yield own
     own.stop()
