@@ -5,8 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 PYTEST_ARGS ?=
+# Tests wait for servers much of their time: three processes fill two cores.
+WORKERS ?= 3
 
-.PHONY: help install up test test-browser check audit format bench images soak soak-browser lock wheel clean
+.PHONY: help install up test test-fast test-servers test-faults test-browser check audit format bench images soak soak-browser lock wheel clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -20,14 +22,23 @@ $(VENV)/.installed: requirements-dev.txt pyproject.toml
 
 install: $(VENV)/.installed  ## make the virtual environment with everything in it
 
-up: install  ## run the whole system here: PostgreSQL, Valkey, worker, metrics, with demo traffic (Ctrl-C stops it)
+up: install  ## run the whole system here: PostgreSQL, Valkey, worker, page, gateway, with demo traffic (Ctrl-C stops it)
 	@$(BIN)/taximeter up --demo
 
 test: install  ## run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-browser
 
-test-browser: install  ## run the page's tests in Chromium (playwright has a loop of its own: a process of its own)
+test-fast: install  ## run the tests that need no server (seconds)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not servers and not faults and not browser and not soak" --hypothesis-profile fast -p no:schemathesis $(PYTEST_ARGS)
+
+test-servers: install  ## run the tests that need servers, without the faults
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "servers and not faults and not browser and not soak" $(PYTEST_ARGS)
+
+test-faults: install  ## run the tests that kill, freeze and fill up servers and processes
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "faults and not soak" $(PYTEST_ARGS)
+
+test-browser: install  ## run the page's tests in Chromium (playwright has its own event loop, so its own process)
 	@$(BIN)/python -m pytest -m "browser and not soak" -n 0 tests/dashboard/browser $(PYTEST_ARGS)
 
 check: install  ## lint, types, layers
@@ -36,10 +47,10 @@ check: install  ## lint, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-audit: install  ## licences of everything installed, and known vulnerabilities as far as the advisory service can be reached
+audit: install  ## licences of all dependencies, and known vulnerabilities if the advisory service answers
 	@$(BIN)/python tools/audit.py
 
-format: install  ## format and mend what can be mended
+format: install  ## format, and fix what can be fixed
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
@@ -53,7 +64,7 @@ soak: install  ## the long fault runs (make soak SEED=… EVENTS=… FAULTS=… 
 	@$(BIN)/python -m pytest -m "soak and not browser" -n 0 -s --timeout 7200 $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory soak-browser
 
-soak-browser: install  ## the long looks at the page (in Chromium, so in a process of its own; none may be chosen by -k)
+soak-browser: install  ## the long browser tests (a process of their own; -k may select none of them)
 	@$(BIN)/python -m pytest -m "soak and browser" -n 0 tests/dashboard/browser $(PYTEST_ARGS) || test $$? -eq 5
 
 lock:  ## pin every dependency by hash (needs uv)
