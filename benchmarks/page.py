@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from starlette.testclient import TestClient
 
 from benchmarks import generate
 from taximeter_cli.embedded.postgres import Postgres
+from taximeter_cli.embedded.process import free_port
 from taximeter_cli.receipts import Receipts
 from taximeter_dashboard.app import create_app
 from taximeter_dashboard.auth.viewers import EVERY_WORKSPACE, OWNER, Keys, Viewer
@@ -121,9 +121,7 @@ def measure(url: str, count: int) -> None:
 @contextmanager
 def served(url: str) -> Iterator[tuple[str, psutil.Process]]:
     """The page in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {"TAXIMETER_DATABASE_URL": url, "TAXIMETER_DASHBOARD_SECRET": SECRET}
     process = subprocess.Popen(
         [sys.executable, "-m", "taximeter_cli.entry", "dashboard", "--port", str(port)], env=environment

@@ -61,6 +61,11 @@ def test_a_port_stays_unless_it_is_taken():
     assert free_port(taken) == taken
 
 
+def test_a_free_port_is_none_that_an_outgoing_connection_is_given():
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert not [port for port in (free_port() for _ in range(200)) if first <= port <= last]
+
+
 def test_a_program_that_is_missing_is_named(tmp_path: Path):
     with pytest.raises(EmbeddedError, match="/no/such/program"):
         spawn(["/no/such/program"], log=tmp_path / "log")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 
 from servers import require
+from taximeter_cli.embedded.process import free_port
 from waiting import eventually
 
 BINARY = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
@@ -30,9 +30,7 @@ class PgBouncer:
 
     def __init__(self, folder: Path, logins: Sequence[str], *, pool_size: int = 6, mode: str = "transaction") -> None:
         parts = urlsplit(logins[0])
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         users = folder / "users.txt"
         users.write_text(
             "".join(f'"{login.username}" "{unquote(login.password or "")}"\n' for login in map(urlsplit, logins))

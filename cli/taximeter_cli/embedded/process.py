@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import random
 import signal
 import socket
 import subprocess
@@ -26,6 +27,9 @@ LOG_BYTES_MAX = 16 * 1024 * 1024
 
 _POLL_SECONDS = 0.01
 _PR_SET_PDEATHSIG = 1
+_PORTS_FROM = 15_000
+_PORT_TRIES = 20
+_EPHEMERAL_FROM = 32_768  # where the kernel does not tell: Linux's default; others begin higher
 
 
 class Account(NamedTuple):
@@ -188,8 +192,13 @@ def wait_until(condition: Callable[[], bool], timeout_seconds: float) -> bool:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """Return ``preferred`` if nothing listens there on loopback, else a port that the kernel picks."""
-    for wanted in (preferred, 0):
+    """Return ``preferred`` if nothing listens there on loopback, else a port that no outgoing connection takes.
+
+    A server binds its port a while after this. The kernel gives connections their own ports from one range; a port
+    outside of it is taken only by another server that picks the same one.
+    """
+    tries = random.sample(range(_PORTS_FROM, _first_ephemeral_port()), _PORT_TRIES)
+    for wanted in (preferred, *tries, 0):
         if wanted is None:
             continue
         with socket.socket() as probe:
@@ -200,6 +209,13 @@ def free_port(preferred: int | None = None) -> int:
                 port: int = probe.getsockname()[1]
                 return port
     raise EmbeddedError("no free TCP port on 127.0.0.1")
+
+
+def _first_ephemeral_port() -> int:
+    first = _EPHEMERAL_FROM
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    return max(first, _PORTS_FROM + _PORT_TRIES)
 
 
 def tail(log: Path, lines: int = 5) -> str:
