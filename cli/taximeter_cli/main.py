@@ -22,6 +22,7 @@ from taximeter_cli.commands import (
     producers,
     publish,
     quarantine,
+    statement,
     tokens,
     upkeep,
     version,
@@ -75,6 +76,8 @@ app.add_typer(budgets.app, name="budget")
 app.command("credit", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})(
     workspaces.credit
 )
+app.command("statement")(statement.statement)
+app.command("receipt")(statement.receipt)
 app.command("publish")(publish.publish)
 app.add_typer(prices.app, name="prices")
 app.add_typer(quarantine.app, name="quarantine")

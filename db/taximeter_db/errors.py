@@ -9,6 +9,7 @@ TaximeterDbError
 ├── CheckpointError           a checkpoint that cannot be believed or made
 ├── MasterKeyError            a master key is missing, malformed or not the right one
 ├── PayloadError              stored contents that cannot be opened
+├── StatementError            a month's account that does not add up, or cannot be written
 └── SchemaError               the database's schema is not the one this version needs
 """
 
@@ -49,6 +50,10 @@ class MasterKeyError(TaximeterDbError, ValueError):
 
 class PayloadError(TaximeterDbError, ValueError):
     """Stored contents were changed, belong to another event, or need a key that is not at hand."""
+
+
+class StatementError(TaximeterDbError):
+    """A month's account does not add up to the balance, or cannot be written in the form that was asked for."""
 
 
 class SchemaError(TaximeterDbError):

@@ -17,7 +17,7 @@ from psycopg import Connection
 from taximeter_db.errors import SchemaError
 from taximeter_db.sql import statements
 
-OLDEST_SUPPORTED: Final = "0027"
+OLDEST_SUPPORTED: Final = "0028"
 """The oldest schema that this code works on: `tests/db/test_upgrades.py` books, pays and reads on it."""
 _SQL = statements("schema_version")
 _MIGRATION = re.compile(r"(\d{4})_\w+\.py")

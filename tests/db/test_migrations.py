@@ -15,7 +15,19 @@ from sqlalchemy import create_engine
 import taximeter_db
 from taximeter_db import connect, migrate
 from taximeter_db.errors import DatabaseUnavailableError, SchemaError
-from taximeter_db.models import base, budgets, flags, keys, ledger, notices, page, prices, producers, quarantine  # noqa: F401  (they register their tables)
+from taximeter_db.models import (  # noqa: F401  (they register their tables)
+    base,
+    budgets,
+    flags,
+    keys,
+    ledger,
+    notices,
+    page,
+    prices,
+    producers,
+    quarantine,
+    statements,
+)
 
 VERSIONS = Path(taximeter_db.__file__).parent / "migrations" / "versions"
 

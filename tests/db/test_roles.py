@@ -46,6 +46,8 @@ MATRIX: dict[str, dict[str, str]] = {
         "worker": "SELECT UPDATE(disabled_at,disabled_why,failures,retry_at)",
         "dashboard": f"{ADD} UPDATE DELETE",
     },
+    "statements": {"worker": ADD, "dashboard": ADD},
+    "statement_zones": {"worker": "SELECT", "dashboard": f"{ADD} UPDATE"},
     "notices": {"worker": f"{ADD} DELETE", "dashboard": ADD},
     "notice_deliveries": {"worker": f"{ADD} UPDATE DELETE", "dashboard": f"{ADD} UPDATE"},
     "notice_lanes": {"worker": f"{ADD} UPDATE DELETE", "dashboard": f"{ADD} UPDATE"},

@@ -111,15 +111,20 @@ def set_limits(
             help=f"Below this balance (USD) there is a warning; {format_usd(LOW_BALANCE_DEFAULT)} for a new workspace.",
         ),
     ] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option(metavar="Z", help="Time zone in which the months of its statements begin; UTC at first."),
+    ] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Set a workspace's limits, creating it if need be; its flag follows at once.
 
-    A limit that is not given stays as it is.
+    What is not given stays as it is. A time zone counts from the present month on: months that are over keep theirs.
     """
     from taximeter_cli import session
     from taximeter_db import workspaces
+    from taximeter_db.statements import reading
     from taximeter_worker.consume.batch import policy_of
 
     minimum, low = _limit(minimum_balance, "--minimum-balance"), _limit(low_balance, "--low-balance")
@@ -132,6 +137,8 @@ def set_limits(
     with session.booking(known) as conn:
         state = workspaces.set_limits(conn, workspace_id, minimum=minimum, low=low, policy=policy_of(known))
         session.write_flags(known, conn, [state])
+        if zone is not None:
+            reading.set_zone(conn, workspace_id, zone, by=session.person())
         _print(workspaces.get(conn, workspace_id), json, data_dir)
 
 

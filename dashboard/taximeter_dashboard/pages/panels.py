@@ -17,16 +17,6 @@ from taximeter_db.ledger import columns
 from taximeter_db.queries import summary
 from taximeter_db.queries.usages import UsageRow
 
-KINDS: Final = {
-    "top_up": "Top-up",
-    "promo": "Promo",
-    "refund": "Refund",
-    "clawback": "Clawback",
-    "reinstated": "Reinstated",
-    "expiry": "Expiry",
-    "adjustment": "Adjustment",
-}
-
 
 class Zone(msgspec.Struct, frozen=True):
     """A segment of the zone strip."""

@@ -16,11 +16,11 @@ from starlette.responses import HTMLResponse, Response
 from taximeter_dashboard.errors import NotFoundError
 from taximeter_dashboard.formatting import amounts, receipts, sentences, times
 from taximeter_dashboard.formatting.times import zone_of
-from taximeter_dashboard.pages import panels
 from taximeter_dashboard.reading import filters
 from taximeter_dashboard.settings import Settings
 from taximeter_db import money
 from taximeter_db.ledger import rollups
+from taximeter_db.queries import payments
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FOLDER = files("taximeter_dashboard").joinpath("static")
@@ -57,7 +57,7 @@ _templates.globals.update(
     quantity=receipts.quantity,
     unit_words=receipts.unit_words,
     words=sentences.WORDS,
-    kinds=panels.KINDS,
+    kinds=payments.KINDS,
     usd=lambda text: amounts.exact(money.parse_usd(text)),
     least=filters.LEAST,
     names_max=rollups.NAMES_MAX,

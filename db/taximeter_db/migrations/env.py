@@ -8,7 +8,7 @@ from alembic import context
 from sqlalchemy import Connection, create_engine, event, pool, text
 
 from taximeter_db.connect import MIGRATIONS, connect
-from taximeter_db.models import base, flags, keys, ledger, notices, page, prices, quarantine  # noqa: F401  (they register their tables)
+from taximeter_db.models import base, flags, keys, ledger, notices, page, prices, quarantine, statements  # noqa: F401  (they register their tables)
 
 LOCK_TIMEOUT_MS = 300
 """Well below deadlock_timeout, so that it is always the migration that gives way and never a booking."""

@@ -6,6 +6,7 @@ apostrophe in front, unless the text is asked for as it is.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -22,11 +23,13 @@ WINDOW_ROWS: Final = 10_000
 _SIGNS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 _CUTS = ";|\t\r\n"
 _COPY = statements("copy_window")
-_VALUES: Final = {
-    "signs": _SIGNS,
-    "cuts": _CUTS,
-    "danger": f"(^|(?<=[{_CUTS}]))(?=[{_SIGNS.replace('-', '')}-])",
-}
+_DANGER: Final = f"(^|(?<=[{_CUTS}]))(?=[{_SIGNS.replace('-', '')}-])"
+_VALUES: Final = {"signs": _SIGNS, "cuts": _CUTS, "danger": _DANGER}
+
+
+def safe_cell(text: str) -> str:
+    """A text as the exports' CSV has it: with an apostrophe wherever a spreadsheet would see a formula begin."""
+    return re.sub(_DANGER, "'", text)
 
 
 class Sheet(msgspec.Struct, frozen=True):

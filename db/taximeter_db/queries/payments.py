@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from psycopg import Connection
@@ -12,18 +12,34 @@ from sqlalchemy import bindparam, select
 from taximeter_db.core import Statement
 from taximeter_db.models.ledger import Payment
 
-_BETWEEN = Statement(
-    select(
-        Payment.seq,
-        Payment.payment_id,
-        Payment.kind,
-        Payment.amount,
-        Payment.balance_after,
-        Payment.transaction,
-        Payment.note,
-        Payment.occurred_at,
-        Payment.recorded_at,
+KINDS: Final = {
+    "top_up": "Top-up",
+    "promo": "Promo",
+    "refund": "Refund",
+    "clawback": "Clawback",
+    "reinstated": "Reinstated",
+    "expiry": "Expiry",
+    "adjustment": "Adjustment",
+}
+"""The kinds of payments, and what people read."""
+_COLUMNS = (
+    Payment.seq,
+    Payment.payment_id,
+    Payment.kind,
+    Payment.amount,
+    Payment.balance_after,
+    Payment.transaction,
+    Payment.note,
+    Payment.occurred_at,
+    Payment.recorded_at,
+)
+_FIND = Statement(
+    select(*_COLUMNS).where(
+        Payment.workspace_id == bindparam("workspace_id"), Payment.payment_id == bindparam("payment_id")
     )
+)
+_BETWEEN = Statement(
+    select(*_COLUMNS)
     .where(
         Payment.workspace_id == bindparam("workspace_id"), Payment.seq.between(bindparam("first"), bindparam("last"))
     )
@@ -61,3 +77,9 @@ def between(conn: Connection[Any], workspace_id: str, first: int, last: int) -> 
 def get(conn: Connection[Any], workspace_id: str, seq: int) -> PaymentRow | None:
     """One payment by its number."""
     return next(iter(between(conn, workspace_id, seq, seq)), None)
+
+
+def find(conn: Connection[Any], workspace_id: str, payment_id: str) -> PaymentRow | None:
+    """One payment by its id."""
+    row = _FIND.first(conn, workspace_id=workspace_id, payment_id=payment_id)
+    return None if row is None else PaymentRow(*row)
