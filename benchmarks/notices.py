@@ -17,6 +17,7 @@ from benchmarks.results import Result
 from benchmarks.sides import check
 from benchmarks.stack import Stack, running_stack, wait_for
 from benchmarks.stats import in_turns, percentile
+from taximeter import names
 from taximeter_db import connect
 from taximeter_db.ledger import booking
 from taximeter_db.ledger.events import Payment
@@ -46,7 +47,11 @@ class Receiver:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            # http.server's own 5 are fewer than the senders: one more would wait a second for its SYN to be sent again.
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -76,6 +81,8 @@ def measure(stack: Stack, count: int) -> dict[str, Any]:
         )
         targets.add(conn, new, None, "benchmark")
     workers = stack.workers(1, environment)
+    # Celery takes its tasks about a second after the usage consumer begins.
+    stack.wait_for_consumers(environment, 1, names.TASK_QUORUM_QUEUE)
     published: dict[str, float] = {}
     sender = threading.Thread(
         target=pacing.publish,

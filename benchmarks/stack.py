@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # the tests' RabbitMQ node serves here too
 
 from servers.rabbitmq import RabbitMQ  # noqa: E402
+from taximeter import names  # noqa: E402
 from taximeter_cli.embedded.postgres import Postgres  # noqa: E402
 from taximeter_cli.embedded.valkey import Valkey  # noqa: E402
 from taximeter_db import connect, migrate  # noqa: E402
@@ -172,10 +173,10 @@ class Stack:
             rebuild(conn, client)
             client.close()
 
-    def wait_for_consumers(self, environment: dict[str, str], count: int) -> None:
-        """Wait until this number of consumers has the usage queue."""
+    def wait_for_consumers(self, environment: dict[str, str], count: int, queue: str = names.USAGE_QUEUE) -> None:
+        """Wait until a queue, by default that of usage, has this number of consumers."""
         with kombu.Connection(environment["TAXIMETER_BROKER_URL"]) as connection:
-            wait_for(lambda: _consumers(connection) >= count, 60, "the workers to consume")
+            wait_for(lambda: _consumers(connection, queue) >= count, 60, "the workers to consume")
 
     def end(self, *children: subprocess.Popen[bytes]) -> None:
         """Stop them, in order."""
@@ -183,10 +184,10 @@ class Stack:
             _end(child)
 
 
-def _consumers(connection: kombu.Connection) -> int:
+def _consumers(connection: kombu.Connection, queue: str) -> int:
     with connection.channel() as channel:
         try:
-            return int(channel.queue_declare("taximeter.usage", passive=True).consumer_count)
+            return int(channel.queue_declare(queue, passive=True).consumer_count)
         except amqp.exceptions.NotFound:
             return 0
 

@@ -66,6 +66,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 PLAIN: Final = Profile("taximeter")
 MIGRATIONS: Final = Profile("taximeter migrate", any_schema=True)
+NOTICES: Final = Profile("taximeter notices", prepare_threshold=1)  # a few statements, for each notice
 BOOKING: Final = Profile(
     "taximeter booking",
     {

@@ -222,7 +222,10 @@ def test_the_overdraft_is_bounded_whatever_happens():
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 @pytest.mark.usefixtures("servers")
 def test_the_overdraft_is_bounded_for_twenty_thousand_steps():
-    while COUNT["steps"] < 20_000:
+    """`STEPS` in the environment says how many others."""
+    wanted = int(os.environ.get("STEPS") or 20_000)
+    while COUNT["steps"] < wanted:
         run(examples=20, steps=100, nth=COUNT["steps"])

@@ -55,22 +55,30 @@ class Runtime:
         self.prices = Prices()
         self.writer = FlagWriter(settings.flags_redis_url, settings.redis_timeout_seconds)
         self.canary = Canary(settings.broker_sdk_url, settings.canary_seconds, self.metrics, self.prices.clock)
-        self.booker = Booker(settings, self.prices, self.writer, self.metrics, is_canary=self.canary.is_one)
+        failed = self.metrics.thread_failed
+        url = settings.database_url
+        notice_watch = PeriodicThread("notice watch", url, NOTICE_WATCH_SECONDS, NoticeWatch(notices_due), failed)
+        self.booker = Booker(
+            settings,
+            self.prices,
+            self.writer,
+            self.metrics,
+            is_canary=self.canary.is_one,
+            noticed=notice_watch.wake,
+        )
         self.endpoint = Endpoint(self.metrics, settings.metrics_host, settings.metrics_port)
         gauges = LedgerGauges(settings.metrics_workspaces, self.metrics.overdrawn)
         self.metrics.registry.register(gauges)
         source = make_source(settings, self.canary.routing_key if settings.canary_seconds else None)
         self._consumer = Consumer(settings, self.booker, self.metrics, ready=self.prices.loaded, source=source)
-        url = settings.database_url
         watch = PriceWatch(self.prices, self.metrics, self.writer, prices_changed)
         flag_watch = FlagWatch(self.writer, self.metrics, hold_terms_of(settings))
-        failed = self.metrics.thread_failed
         self._threads = [
             PeriodicThread("price watch", url, PRICE_WATCH_SECONDS, watch, failed),
             PeriodicThread("booking watch", url, BOOKING_WATCH_SECONDS, BookingWatch(self.booker.running), failed),
             PeriodicThread("flag watch", url, FLAG_WATCH_SECONDS, flag_watch, failed),
             PeriodicThread("flag audit", url, FLAG_AUDIT_SECONDS, FlagAudit(self.writer, self.metrics), failed),
-            PeriodicThread("notice watch", url, NOTICE_WATCH_SECONDS, NoticeWatch(notices_due), failed),
+            notice_watch,
             PeriodicThread("upkeep", url, UPKEEP_SECONDS, Upkeep(gauges, self.endpoint, self.metrics), failed),
             PeriodicThread("gauges", settings.metrics_database_url or url, UPKEEP_SECONDS, gauges.refresh, failed),
         ]

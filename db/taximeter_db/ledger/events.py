@@ -189,6 +189,7 @@ class Outcome(msgspec.Struct):
     `states` holds every workspace that it touched, those with duplicates alone included, each in its newest state.
     `rejected` counts all that went to quarantine by reason; `refused` are those that the ledger itself turned down. `holds` has,
     by workspace, those that the usages named, duplicates included: a batch that comes again settles them once more.
+    `may_notify` says whether notices may have been written, if anybody wants them.
     """
 
     states: dict[str, WorkspaceState] = msgspec.field(default_factory=dict)
@@ -201,3 +202,4 @@ class Outcome(msgspec.Struct):
     rejected: Counter[str] = msgspec.field(default_factory=Counter)
     refused: list[Rejected] = msgspec.field(default_factory=list)
     holds: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    may_notify: bool = False

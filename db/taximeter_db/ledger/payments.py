@@ -60,6 +60,7 @@ def transact(
         for state in _states(conn, {payment.workspace_id for payment in duplicates} - set(touched)):
             mine.states[state.workspace_id] = state
     outcome.states.update(mine.states)
+    outcome.may_notify |= bool(new)
     outcome.payments_booked += len(new)
     outcome.payments_duplicate += len(duplicates)
     outcome.amount += sum(payment.amount for payment in new)

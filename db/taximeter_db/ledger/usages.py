@@ -68,9 +68,11 @@ def transact(
                         raise
                     # "no partition of relation found for row": it has no name, unlike all constraints
                     raise MissingPartitionError(state.recorded_at for state in states.values()) from violation
-                status_changes.append(conn, status_changes.of_usages(batch.new, costs, states))
+                changes = status_changes.of_usages(batch.new, costs, states)
+                status_changes.append(conn, changes)
                 if having_budgets:
                     counting.count(conn, batch.new, states, having_budgets)
+                mine.may_notify = bool(changes or having_budgets)
             mine.states = states
         insert_quarantined(conn, [*rejected, *batch.conflicts], mine)
         missing_prices.note(conn, rejected)
@@ -83,6 +85,7 @@ def transact(
         else:
             context.claims.record_clean_batch()
     outcome.states.update(mine.states)
+    outcome.may_notify |= mine.may_notify or any(entry.price_query is not None for entry in rejected)
     outcome.usages_booked += len(batch.new)
     outcome.usages_duplicate += sum(batch.duplicates.values())
     outcome.cost += sum(cost for cost, _ in costs.values())

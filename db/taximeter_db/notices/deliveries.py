@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -126,31 +127,41 @@ def next_of(conn: Connection[Any], lane: Lane, masters: MasterKeys | None) -> De
             return None
         target = conn.execute(_SQL["target"], lane.key).fetchone()
         while target is not None and (head := conn.execute(_SQL["head"], lane.key).fetchone()) is not None:
-            notice_id, public_id, kind, subject, state, body, tries, _, age = head
-            owner, channel, address, secret, secret_before, master, allow_private, quiet_seconds, failures = target
-            if (
-                subject is not None
-                and quiet_seconds
-                and _is_flapping(conn, lane, (notice_id, subject, state), quiet_seconds)
-            ):
+            if may_flap(target, head) and _is_flapping(conn, lane, (head[0], head[3], head[4]), target[7]):
                 continue
-            signing = [stored for stored in (secret, secret_before) if stored is not None]
-            return Delivery(
-                lane,
-                notice_id,
-                f"notice_{public_id.hex}",
-                kind,
-                body,
-                channel,
-                sealing.reveal(masters, owner, address, master),
-                tuple(sealing.reveal(masters, owner, stored, master) for stored in signing),
-                allow_private,
-                tries,
-                failures,
-                age,
-            )
+            return delivery_of(lane, target, head, masters)
         _release(conn, lane)
     return None
+
+
+def may_flap(target: Sequence[Any], head: Sequence[Any]) -> bool:
+    """Whether a notice may be held back or left out for a target's quiet time. Both as `delivery_of` takes them."""
+    return head[3] is not None and bool(target[7])
+
+
+def delivery_of(lane: Lane, target: Sequence[Any], head: Sequence[Any], masters: MasterKeys | None) -> Delivery:
+    """What is to be sent in a lane, from what the statements `target` and `head` return.
+
+    Raises:
+        MasterKeyError: The target's address cannot be read here.
+    """
+    notice_id, public_id, kind, _, _, body, tries, age = head
+    owner, channel, address, secret, secret_before, master, allow_private, _, failures = target
+    signing = [stored for stored in (secret, secret_before) if stored is not None]
+    return Delivery(
+        lane,
+        notice_id,
+        f"notice_{public_id.hex}",
+        kind,
+        body,
+        channel,
+        sealing.reveal(masters, owner, address, master),
+        tuple(sealing.reveal(masters, owner, stored, master) for stored in signing),
+        allow_private,
+        tries,
+        failures,
+        age,
+    )
 
 
 def finish(conn: Connection[Any], delivery: Delivery, tried: Try) -> bool:

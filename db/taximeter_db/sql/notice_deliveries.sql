@@ -52,7 +52,7 @@ WHERE t.target_id = %(target_id)s AND t.workspace_id IN (%(workspace_id)s, '*') 
 
 -- name: head
 -- The next notice of a lane: the first that is pending and not held back. Returns: it, or no row.
-SELECT d.notice_id, n.public_id, n.type, n.subject, n.state, n.body, d.tries, n.happened_at,
+SELECT d.notice_id, n.public_id, n.type, n.subject, n.state, n.body, d.tries,
        extract(epoch FROM now() - d.queued_at)::bigint
 FROM taximeter.notice_deliveries AS d JOIN taximeter.notices AS n USING (workspace_id, notice_id)
 WHERE d.workspace_id = %(workspace_id)s AND d.target_id = %(target_id)s AND d.state = 'pending'

@@ -1,4 +1,4 @@
-"""Looks for notices that are due, and asks for a deliverer."""
+"""Looks for notices that are due, and asks for a deliverer: after a booking that may have written some, and ten times a second."""
 
 from __future__ import annotations
 

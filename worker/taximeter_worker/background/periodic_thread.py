@@ -1,4 +1,4 @@
-"""A thread that calls one function periodically, with a database connection of its own."""
+"""A thread that calls one function periodically, and when it is woken, with a database connection of its own."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class PeriodicThread:
         self._seconds = seconds
         self._work = work
         self._stopped = threading.Event()
+        self._woken = threading.Event()
         self._conn: Connection[Any] | None = None
         self._outage = Outage("background_waits", "background_goes_on")
         self._thread = GuardedThread(name, self._run, self._stopped, thread_failed)
@@ -47,6 +48,11 @@ class PeriodicThread:
     def stop(self) -> None:
         """Ask for the end; ``join`` waits for it."""
         self._stopped.set()
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Call the function soon, and not only when its time has come; once for any number of calls meanwhile."""
+        self._woken.set()
 
     def join(self, timeout_seconds: float) -> None:
         """Wait until the present round is over, or the time is."""
@@ -65,6 +71,7 @@ class PeriodicThread:
 
     def _rounds(self) -> None:
         while not self._stopped.is_set():
+            self._woken.clear()
             try:
                 if self._conn is None or self._conn.closed:
                     self._conn = connect(self._url, application_name=f"taximeter {self._name}")
@@ -79,4 +86,4 @@ class PeriodicThread:
                 if not self._outage.lasts:
                     log.critical("background_failed", thread=self._name, kind=type(error).__name__, where=where(error))
                 self._outage.failed(thread=self._name, why=type(error).__name__)
-            self._stopped.wait(self._seconds)
+            self._woken.wait(self._seconds)

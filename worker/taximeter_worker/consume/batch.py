@@ -55,7 +55,16 @@ class Prices:
 
 
 class Booker:
-    """Books batches. Used by several threads at once, each with a connection of its own."""
+    """Books batches. Used by several threads at once, each with a connection of its own.
+
+    Args:
+        settings: the worker's settings.
+        prices: the price book in use.
+        writer: writes flags.
+        metrics: of this process.
+        is_canary: whether a message, by body and queue, is one of this worker's own.
+        noticed: called after each commit that may have written notices.
+    """
 
     def __init__(
         self,
@@ -65,6 +74,7 @@ class Booker:
         metrics: Metrics,
         *,
         is_canary: Callable[[bytes, str], bool] = lambda _body, _queue: False,
+        noticed: Callable[[], None] = lambda: None,
     ) -> None:
         self._prices = prices
         self.running = RunningBookings()
@@ -72,6 +82,7 @@ class Booker:
         self._publisher = FlagPublisher(writer, metrics)
         self._metrics = metrics
         self._is_canary = is_canary
+        self._noticed = noticed
         self._events_max = settings.batch_events_max
         # One batch less than are in work: the database is never left waiting while flags are written or a batch is decoded,
         # and its locks are fought for by no more than before.
@@ -124,6 +135,8 @@ class Booker:
                     outcome = booking.book(conn, usages, batch.payments, batch.rejected, self._context)
                 took = running.seconds
             failpoints.hit("after_commit")
+            if outcome.may_notify:
+                self._noticed()
             self.publish(conn, list(outcome.states.values()), outcome.holds)
             self._metrics.booked(outcome, usages, took, self._prices.clock.now())
             # Forgotten only now: whatever fails above is booked again, which finds duplicates and writes the flags.

@@ -5,19 +5,19 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Final
 
 import structlog
 from psycopg import Connection
 
-from taximeter_db.connect import connection
-from taximeter_db.crypto.master_keys import MasterKeys
+from taximeter_db.connect import NOTICES, connection
 from taximeter_db.errors import MasterKeyError
-from taximeter_db.notices import deliveries, targets
+from taximeter_db.notices import deliveries, groups, targets
 from taximeter_db.notices.addresses import Network
 from taximeter_db.notices.deliveries import Delivery, Lane, Try
+from taximeter_db.notices.groups import Reading
 from taximeter_worker import failpoints
 from taximeter_worker.metrics import Metrics
 from taximeter_worker.notices import apprise_service, webhook
@@ -52,7 +52,7 @@ class Deliverer:
             return 0
         try:
             with (
-                connection(self._settings.database_url) as conn,
+                connection(self._settings.database_url, profile=NOTICES) as conn,
                 ThreadPoolExecutor(SENDERS_MAX, thread_name_prefix="taximeter-notice") as pool,
             ):
                 return _Run(conn, pool, self._settings, self._metrics).run()
@@ -66,7 +66,7 @@ class _Run:
     def __init__(self, conn: Connection[Any], pool: ThreadPoolExecutor, settings: Settings, metrics: Metrics) -> None:
         self._conn = conn
         self._pool = pool
-        self._masters: MasterKeys | None = settings.masters
+        self._reading = Reading(settings.masters, _warn_unreadable)
         self._networks: Collection[Network] = settings.notice_networks
         self._metrics = metrics
         self._sending: _Sending = {}
@@ -76,36 +76,32 @@ class _Run:
         tries = 0
         while True:
             if self._goes_on and len(self._sending) < SENDERS_MAX:
-                for lane in deliveries.claim(self._conn, SENDERS_MAX - len(self._sending)):
-                    self._start_next(lane)
+                lanes = deliveries.claim(self._conn, SENDERS_MAX - len(self._sending))
+                self._send(groups.first_of(self._conn, lanes, self._reading))
             if not self._sending:
                 return tries
             done, _ = wait(self._sending, _LOOK_SECONDS, FIRST_COMPLETED)
-            for future in done:
-                tries += 1
-                self._finish(self._sending.pop(future), future.result())
+            if done:
+                tries += len(done)
+                self._finish([(self._sending.pop(future), future.result()) for future in done])
 
     @property
     def _goes_on(self) -> bool:
         return time.monotonic() < self._ends
 
-    def _start_next(self, lane: Lane) -> None:
-        try:
-            delivery = deliveries.next_of(self._conn, lane, self._masters)
-        except MasterKeyError as error:
-            log.warning("notice_target_unreadable", target=lane.target_id, why=str(error))
-            return
-        if delivery is not None:
+    def _send(self, following: Sequence[Delivery]) -> None:
+        for delivery in following:
             self._sending[self._pool.submit(send, delivery, self._networks)] = delivery
 
-    def _finish(self, delivery: Delivery, tried: Try) -> None:
-        failpoints.hit("after_notice_sent")
-        self._metrics.notice_tried(delivery.channel, tried.outcome)
-        if deliveries.finish(self._conn, delivery, tried):
-            if self._goes_on:
-                self._start_next(delivery.lane)
-            else:
-                deliveries.give_back(self._conn, delivery.lane)
+    def _finish(self, tried: Sequence[tuple[Delivery, Try]]) -> None:
+        for delivery, end in tried:
+            failpoints.hit("after_notice_sent")
+            self._metrics.notice_tried(delivery.channel, end.outcome)
+        self._send(groups.finish(self._conn, tried, self._reading, goes_on=self._goes_on))
+
+
+def _warn_unreadable(lane: Lane, error: MasterKeyError) -> None:
+    log.warning("notice_target_unreadable", target=lane.target_id, why=str(error))
 
 
 def send(delivery: Delivery, networks: Collection[Network]) -> Try:
