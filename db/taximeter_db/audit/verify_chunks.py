@@ -25,7 +25,12 @@ _JUST_AFTER: Final = "\x01"
 _ALL: Final = 2**63 - 1
 
 _CHUNK = statement("verify_chunk")
-_CHAINED = columns.listed(columns.CHAINED, "u")
+_FILLING = {
+    "chained": columns.listed(columns.CHAINED, "u"),
+    "chained_unlabelled": columns.listed(tuple(name for name in columns.CHAINED if name not in columns.LABELS), "u"),
+    "unlabelled": " AND ".join(f"u.{name} IS NULL" for name in columns.LABELS),
+    "looks_own": statements("verify_keys")["looks_own"],
+}
 _SOURCES = statements("verify_sources")
 _STATES = Statement(
     select(
@@ -75,7 +80,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     def statement(self) -> str:
         """Its query."""
         sources = {name: self.source(name) for name in ("usages", "payments", "workspaces")}
-        return _CHUNK.format(chained=_CHAINED, **sources)
+        return _CHUNK.format(**_FILLING, **sources)
 
     def source(self, rows: str) -> str:
         """The FROM and WHERE of its rows: ``usages`` (as u), ``payments`` (as p) or ``workspaces``."""

@@ -1,10 +1,11 @@
 -- Recomputes a run of workspaces, or a stretch of one, from their logs and tells those that do not agree.
--- Takes: the rows to walk and the columns of columns.CHAINED, put in by verify_chunks.py where braces stand, and arrays
---        of one length that say where to begin in workspaces that do not begin at nothing: numbers, totals and chain up to there.
+-- Takes: the rows to walk, the columns of columns.CHAINED, those and the condition of a usage without labels, and `looks_own`
+--        of verify_keys.sql, put in by verify_chunks.py where braces stand, and arrays of one length that say where to begin in workspaces that do not begin at nothing: numbers, totals and chain up to there.
 --        whole: the rows are all that there are, so that balances and counters can be compared with them.
 -- Locks: nothing; one snapshot, the caller's.
 -- Returns: for each workspace at fault the kinds of fault, see verify.py, and the first entries at which they show; and
---        one row without a workspace for the run: its counts and sums, and the last link where it is one workspace.
+--        one row without a workspace for the run: its counts and sums, the last link where it is one workspace, and what
+--        verify_keys.py compares: sums of hashes of the usages' ids, like `sums` in verify_keys.sql.
 -- Rows are sorted and grouped by a number of their workspace, its place: texts that begin alike are slow to compare. Who has a log
 -- and no workspace gets a number below all places by a hash. A link that is missing is empty here: rows with a NULL are read slowly.
 -- A batch is what one transaction booked in a workspace: its rows share their recorded_at, and the last one has the link.
@@ -16,14 +17,19 @@ WITH starts AS (
 ), entries AS (
     SELECT u.workspace_id, u.recorded_at, u.entry, u.seq, true AS is_usage, -u.cost AS amount, u.balance_after,
            coalesce(u.link, '') AS link,
-           taximeter.usage_content({chained}) AS content
+           -- the same bytes; most usages have no labels, and the function asks in a way that takes longer
+           CASE WHEN {unlabelled} THEN taximeter.usage_content({chained_unlabelled})
+                ELSE taximeter.usage_content({chained}) END AS content,
+           u.fingerprint,
+           CASE WHEN {looks_own} THEN hashtextextended(u.event_id, hashtextextended(u.workspace_id, 0)) END AS key_hash
     FROM {usages}
     UNION ALL
     SELECT p.workspace_id, p.recorded_at, p.entry, p.seq, false, p.amount, p.balance_after, coalesce(p.link, ''),
-           taximeter.payment_content(p.payment_id, p.kind, p.amount, p.transaction, p.note, p.fingerprint, p.occurred_at)
+           taximeter.payment_content(p.payment_id, p.kind, p.amount, p.transaction, p.note, p.fingerprint, p.occurred_at),
+           NULL, NULL
     FROM {payments}
     UNION ALL
-    SELECT workspace_id, '-infinity', usages + payments, 0, NULL, balance, balance, '', NULL FROM starts
+    SELECT workspace_id, '-infinity', usages + payments, 0, NULL, balance, balance, '', NULL, NULL, NULL FROM starts
 ), places AS (
     SELECT workspace_id, row_number() OVER () AS place FROM {workspaces}
 ), placed AS (
@@ -35,6 +41,9 @@ WITH starts AS (
 ), batches AS (
     SELECT place, min(workspace_id) AS workspace_id, recorded_at, bool_or(is_usage) AS is_usage,
            count(*) FILTER (WHERE is_usage) AS usages, count(*) FILTER (WHERE NOT is_usage) AS payments,
+           count(key_hash) AS keys, sum(key_hash) AS key_hashes,
+           sum(uuid_hash_extended(fingerprint, key_hash)) AS content_hashes,
+           count(*) FILTER (WHERE fingerprint IS NULL AND key_hash IS NOT NULL) AS without_fingerprint,
            -sum(amount) FILTER (WHERE is_usage) AS cost, sum(amount) FILTER (WHERE NOT is_usage) AS paid,
            min(entry) AS first_entry, max(entry) AS last_entry, min(seq) AS first_seq,
            -- numbers without a gap: the primary key leaves no room for twins within one recorded_at
@@ -66,6 +75,8 @@ WITH starts AS (
     FROM numbered
 ), summed AS (
     SELECT min(workspace_id) AS workspace_id, sum(usages)::bigint AS usages, sum(payments)::bigint AS payments,
+           sum(keys)::bigint AS keys, sum(key_hashes) AS key_hashes, sum(content_hashes) AS content_hashes,
+           sum(without_fingerprint)::bigint AS without_fingerprint,
            coalesce(sum(cost), 0) AS cost, coalesce(sum(paid), 0) AS paid,
            min(entry_before + 1) FILTER (WHERE is_usage IS NOT NULL AND NOT is_numbered) AS gap_at,
            min(running_at) AS running_at,
@@ -76,6 +87,7 @@ WITH starts AS (
 ), compared AS (
     SELECT workspace_id, gap_at, running_at, unlinked_at, unlinked_upto,
            s.usages, s.payments, s.cost, s.paid, s.chain,
+           s.keys, s.key_hashes, s.content_hashes, s.without_fingerprint,
            w.workspace_id IS NULL AS is_orphan,
            %(whole)s AND (w.usage_count, w.payment_count, w.usage_cost, w.payment_total, w.balance) IS DISTINCT FROM
                (coalesce(t.usages, 0) + coalesce(s.usages, 0), coalesce(t.payments, 0) + coalesce(s.payments, 0),
@@ -89,11 +101,14 @@ WITH starts AS (
 )
 SELECT NULL AS workspace_id, coalesce(sum(usages), 0)::bigint, coalesce(sum(payments), 0)::bigint,
        coalesce(sum(cost), 0.000000000000)::text, coalesce(sum(paid), 0.000000000000)::text, NULL::bigint, NULL::bigint,
-       CASE WHEN count(*) = 1 THEN string_agg(chain, ''::bytea) END, NULL::boolean, NULL::boolean, NULL::boolean
+       CASE WHEN count(*) = 1 THEN string_agg(chain, ''::bytea) END, NULL::boolean, NULL::boolean, NULL::boolean,
+       coalesce(sum(keys), 0)::bigint, coalesce(sum(key_hashes), 0), coalesce(sum(content_hashes), 0),
+       coalesce(sum(without_fingerprint), 0)::bigint
 FROM compared
 UNION ALL
 SELECT workspace_id, gap_at, running_at, balance_stored::text, balance_computed::text,
-       unlinked_at, unlinked_upto, NULL, is_orphan, is_off, is_unended
+       unlinked_at, unlinked_upto, NULL, is_orphan, is_off, is_unended,
+       NULL, NULL, NULL, NULL
 FROM compared
 WHERE is_orphan OR is_off OR is_unended OR num_nonnulls(gap_at, running_at, unlinked_at) > 0
 ORDER BY workspace_id NULLS FIRST
