@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from factories import make_usage
+from taximeter_db.audit import verify_budgets
 from taximeter_db.budgets import periods, reading, setting, standing
 from taximeter_db.budgets.terms import Terms
 from taximeter_db.connect import booking_connection
@@ -180,6 +181,8 @@ class BudgetsMachine(RuleBasedStateMachine):
         for name in {row.name for row in rows}:
             kinds = [row.kind for row in rows if row.name == name and row.kind != "warned"]
             assert all(one != other for one, other in itertools.pairwise(kinds)), (name, kinds)
+        faults = verify_budgets.counters(self.conn, ())
+        assert [fault for fault in faults if fault.workspace_id == self.workspace] == []
 
 
 @pytest.fixture

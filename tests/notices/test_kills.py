@@ -115,6 +115,8 @@ class Stage:
             targets.add(conn, new, None, "olga")
         self._conn = psycopg.connect(url, autocommit=True)
         self._dice = dice
+        self.deaths = 0
+        """Beside those that a strike waited for."""
         self.parts: dict[str, list[Any]] = {
             "receiver": [Process(_RECEIVER, str(port), str(self.arrivals))],
             "deliverer": [Process(_DELIVERER, part_url(url, WORKER))],
@@ -131,13 +133,22 @@ class Stage:
         """Kill one of a kind once some notices came, or where it dies by itself before that; start it again."""
         part = self._dice.choice(self.parts[kind])
         wanted = len(self.arrived()) + self._dice.randint(1, 6)
-        eventually(lambda: len(self.arrived()) >= wanted or not part.running, what="more notices")
+        eventually(lambda: len(self.arrived()) >= wanted or not self._lives(part), what="more notices")
         if part.running:
             part.kill()
         self._as_if_a_minute_passed()
         points = ("", "before_notice_sent:", "after_notice_sent:") if kind != "receiver" else ("",)
         point = self._dice.choice(points)
         part.start(TAXIMETER_FAILPOINT=f"{point}{self._dice.randint(1, 8)}" if point else "")
+
+    def _lives(self, part: Any) -> bool:
+        """Whether a part runs; of the others, those that died where they were told to are started again."""
+        for other in (other for parts in self.parts.values() for other in parts):
+            if other is not part and not other.running:
+                self.deaths += 1
+                self._as_if_a_minute_passed()
+                other.start(TAXIMETER_FAILPOINT="")
+        return bool(part.running)
 
     def _as_if_a_minute_passed(self) -> None:
         """Leases of the dead run out, and waits after a failure end."""
@@ -196,7 +207,7 @@ def run(kills: int, stage: Stage, dice: random.Random) -> None:
         stage.settle()
         arrived, written = stage.arrived(), stage.written()
         assert in_order(arrived) == in_order(written)
-        print(f"{Counter(kinds)}: {len(written)} notices written, {len(arrived)} arrivals")
+        print(f"{Counter(kinds)}, {stage.deaths} more: {len(written)} notices written, {len(arrived)} arrivals")
         assert len(written) > kills
     finally:
         stage.close()

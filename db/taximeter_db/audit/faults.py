@@ -17,6 +17,8 @@ _SENTENCES = {
     "prices": "revision {stored} of the price book is not what was written: a price, an alias or a reason was changed",
     "limits": "the {field} limit is {stored}, but the last that was written down of it is {computed}",
     "rollups": "the totals that the page shows do not add up to the log",
+    "budget": "budget {field} counts {stored} from {since} on, but the log says {computed}: `taximeter budget set` with the same"
+    " terms counts it again",
     "detached": "the log from {stored} to {computed} is detached: attach its partitions, nothing else was compared",
 }
 
@@ -25,7 +27,7 @@ class Fault(msgspec.Struct, frozen=True):
     """Something that does not agree. `workspace_id` is empty where it concerns the whole ledger.
 
     `entry` counts a workspace's usages and payments together; where a fault can only be narrowed down to what was booked
-    at once, `upto` is the last entry of that.
+    at once, `upto` is the last entry of that. `since` is the start of the slice of time in which a counter is wrong.
     """
 
     workspace_id: str
@@ -35,12 +37,18 @@ class Fault(msgspec.Struct, frozen=True):
     computed: str | None = None
     upto: int | None = None
     field: str | None = None
+    since: str | None = None
 
     @property
     def sentence(self) -> str:
         """What is wrong, for a person."""
         about = f"{self.workspace_id}: " if self.workspace_id else ""
         text = _SENTENCES[self.kind].format(
-            entry=self.entry, upto=self.upto, stored=self.stored, computed=self.computed, field=self.field
+            entry=self.entry,
+            upto=self.upto,
+            stored=self.stored,
+            computed=self.computed,
+            field=self.field,
+            since=self.since,
         )
         return about + text

@@ -14,7 +14,7 @@ from psycopg import Connection, IsolationLevel, sql
 from sqlalchemy import bindparam, func, select
 
 from taximeter_db import money
-from taximeter_db.audit import verify_chunks, verify_keys, verify_settings
+from taximeter_db.audit import verify_budgets, verify_chunks, verify_keys, verify_settings
 from taximeter_db.audit.checkpoint import Checkpoint, moved
 from taximeter_db.audit.faults import Fault
 from taximeter_db.audit.verify_chunks import Chunk
@@ -175,6 +175,7 @@ class _Audit:
         # what is wrong with the log explains what is wrong with its sums
         wrong = {fault.workspace_id for fault in report.faults}
         report.faults += [fault for fault in verify_settings.rollups(conn) if fault.workspace_id not in wrong]
+        report.faults += verify_budgets.counters(conn, wrong)
         if not self._keys_agree(conn):
             report.faults += self._compare_keys(conn)
         report.faults.sort(key=lambda fault: (not fault.workspace_id, fault.workspace_id, fault.entry or 0))
