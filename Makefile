@@ -76,4 +76,4 @@ wheel: install  ## build the wheel into dist/
 	@$(BIN)/python -m hatchling build -t wheel
 
 clean:  ## remove the virtual environment and caches (never data)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -54,6 +54,10 @@ _MARKED_PATHS = {
 }
 
 
+RUN_ENDED = "taximeter/run_ended"
+"""Where the cache keeps the exit status of the last run."""
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even import what the tier that was asked for leaves out: some import a provider's whole library."""
     path = collection_path.relative_to(config.rootpath).as_posix() + "/" * collection_path.is_dir()
@@ -71,6 +75,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(marker)
         if _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("servers")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Leave for `tools/failed_again.py` how the run ended; the controller's word counts, not a worker's."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.cache.set(RUN_ENDED, int(exitstatus))
 
 
 @pytest.fixture(scope="session")
