@@ -2,7 +2,7 @@
 """Run the tests that failed once more, one by one, and tell those that pass alone.
 
 The suite drives real servers and kills them, several tests at a time: one in some thousands fails because its machine was
-slow, not because the code is wrong. Such a test is named in the output, to be mended; it does not hold up everything else.
+slow, not because the code is wrong. Such a test is named in the output, to be fixed; it does not hold up everything else.
 Many failures are none of that kind, nor are those of tests that try something else in each run.
 """
 
