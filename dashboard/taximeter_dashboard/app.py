@@ -19,7 +19,7 @@ from taximeter_dashboard.auth import sign_in
 from taximeter_dashboard.context import AppContext, Explain, Held
 from taximeter_dashboard.errors import NotFoundError, ProblemError
 from taximeter_dashboard.export import routes as export
-from taximeter_dashboard.pages import analysis, budgets, live, notices, owner_settings, render, tracking
+from taximeter_dashboard.pages import analysis, budgets, live, notices, owner_settings, render, statements, tracking
 from taximeter_dashboard.security import SecurityMiddleware
 from taximeter_dashboard.settings import Settings
 from taximeter_db.crypto.master_keys import MasterKeys
@@ -78,6 +78,7 @@ def create_app(
         notices.router,
         budgets.router,
         live.router,
+        statements.router,
         tracking.router,
         render.router,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Route:
         filled = (
             self.path.replace("{kind}", "csv")
             .replace("{ticket}", "absent")
+            .replace("{month}", f"{dt.datetime.now(dt.UTC):%Y-%m}")
             .replace("{workspace_id}", workspace)
             .replace("{seq}", seq)
             .replace("{name}", name)

@@ -22,6 +22,11 @@ def utc(moment: dt.datetime) -> dt.datetime:
     return moment.astimezone(dt.UTC)
 
 
+def in_utc(members: dict[str, Any]) -> dict[str, Any]:
+    """An object with its moments in UTC."""
+    return {name: utc(value) if isinstance(value, dt.datetime) else value for name, value in members.items()}
+
+
 def summary(found: Summary, held: int | None) -> dict[str, Any]:
     """A summary; ``held``: by open holds, in picodollars."""
     return {

@@ -23,6 +23,7 @@ FIELDS = {
     "reader": "May look",
     "token": "Token",
     "notices": "Notices",
+    "zone": "Time zone of statements",
 }
 
 router = APIRouter(include_in_schema=False)

@@ -27,6 +27,7 @@ from taximeter_dashboard.reading.listing import Sort
 from taximeter_db.ledger import rollups
 from taximeter_db.prices import store
 from taximeter_db.queries import filtered, labels, payments, usages
+from taximeter_db.statements import pdf
 
 WORKSPACES_A_PAGE = 50
 
@@ -43,7 +44,7 @@ def show(workspace: WorkspaceContext, panel: str, template: str | None = None, *
     now, where = dt.datetime.now(dt.UTC), zone_of(request)
     found = context.pop("found", None) or workspace.summary()
     owner = viewer.role(workspace_id) == OWNER
-    tabs = ["usages", "payments", "analysis", "budgets", *(["notices", "settings"] if owner else [])]
+    tabs = ["usages", "payments", "statements", "analysis", "budgets", *(["notices", "settings"] if owner else [])]
     context |= {
         "panel": panel,
         "workspace_id": workspace_id,
@@ -201,6 +202,7 @@ def show_payment(request: Request, app_context: CurrentContext, workspace_id: st
             "row": row,
             "late": (row.recorded_at - row.occurred_at).total_seconds() > 60,
             "home": f"{base(request)}/workspaces/{workspace_id}",
+            "has_pdf": pdf.installed(),
         }
         if wants_part(request):
             return render(request, "_payment.html", **context)

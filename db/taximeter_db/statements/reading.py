@@ -64,7 +64,7 @@ def set_zone(conn: Connection[Any], workspace_id: str, name: str, *, by: str) ->
     Raises:
         SettingsError: There is no such zone.
     """
-    if conn.execute(adding.SQL["zone"], {"zone": name}).fetchone() is None:
+    if not name.isprintable() or conn.execute(adding.SQL["zone"], {"zone": name}).fetchone() is None:
         raise SettingsError(f"{name[:64]!r} is not a time zone. Give a name such as UTC or Europe/Berlin.")
     with conn.transaction():
         close(conn, workspace_id)

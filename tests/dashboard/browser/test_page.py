@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import re
 
@@ -26,6 +27,8 @@ STATES = {
     "notices": "acme/notices",
     "settings": "acme/settings",
     "budgets": "slim/budgets",
+    "statements": "acme/statements",
+    "a statement": f"acme/statements/{dt.datetime.now(dt.UTC):%Y-%m}",
     "no budgets": "acme/budgets",
     "analysis": "acme/analysis",
     "analysis by model": "acme/analysis?span=day&by=model",

@@ -15,7 +15,9 @@ LOW = """(least) => [...document.querySelectorAll('button, .button, select, inpu
     .map((one) => one.outerHTML.slice(0, 80))"""
 
 
-@pytest.mark.parametrize("path", ["acme", "acme/payments", "turns/analysis?span=day", "slim/settings", "slim/budgets"])
+@pytest.mark.parametrize(
+    "path", ["acme", "acme/payments", "turns/analysis?span=day", "slim/settings", "slim/budgets", "slim/statements"]
+)
 def test_controls_are_large_enough(new_context, site, path: str):
     page = new_context().new_page()
     page.goto(f"{site.url}/workspaces/{path}")
