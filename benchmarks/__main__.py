@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from benchmarks import (
+    as_of,
     asking,
     end_to_end,
     flip,
@@ -43,6 +44,7 @@ SCENARIOS: dict[str, Callable[[str], Result]] = {
     "memory": memory.run,
 }
 BY_NAME_ONLY: dict[str, Callable[[str], Result]] = {
+    "as-of": as_of.run,
     "notices": notices.run,
     "partitions": partitions.run,
     "profile": profiling.run,

@@ -22,6 +22,7 @@ from taximeter_cli.commands import (
     producers,
     publish,
     quarantine,
+    rebuild,
     statement,
     tokens,
     upkeep,
@@ -89,6 +90,7 @@ app.add_typer(producers.app, name="producers")
 app.add_typer(tokens.app, name="tokens")
 app.command("verify")(audit.verify)
 app.command("checkpoint")(audit.checkpoint)
+app.command("rebuild")(rebuild.rebuild)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 

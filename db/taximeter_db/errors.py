@@ -7,6 +7,7 @@ TaximeterDbError
 ├── NotFoundError             there is no such workspace, usage, payment or quarantine entry
 ├── DatabaseUnavailableError  PostgreSQL cannot be reached, or went away
 ├── CheckpointError           a checkpoint that cannot be believed or made
+├── RebuildError              a rebuild from the log that cannot begin
 ├── MasterKeyError            a master key is missing, malformed or not the right one
 ├── PayloadError              stored contents that cannot be opened
 ├── StatementError            a month's account that does not add up, or cannot be written
@@ -42,6 +43,10 @@ class DatabaseUnavailableError(TaximeterDbError):
 
 class CheckpointError(TaximeterDbError, ValueError):
     """A checkpoint that is not whole or not signed with the key given, or a key that cannot sign one."""
+
+
+class RebuildError(TaximeterDbError, ValueError):
+    """A rebuild from the log that cannot begin: its moment lies ahead, its schema's name is taken, the server is a standby."""
 
 
 class MasterKeyError(TaximeterDbError, ValueError):

@@ -11,7 +11,8 @@ from benchmarks.stack import ROOT
 
 pytestmark = pytest.mark.soak
 EVERY = [
-    "end-to-end", "recording", "asking", "flip", "upkeep", "reads", "growth", "memory", "notices", "partitions", "profile",
+    "end-to-end", "recording", "asking", "flip", "upkeep", "reads", "growth", "memory", "as-of", "notices",
+    "partitions", "profile",
 ]  # fmt: skip
 
 
