@@ -124,7 +124,13 @@ def usage_line(
     Raises:
         InvalidEventError: The worker would refuse the event.
     """
-    check_names(workspace_id, tool, provider, model)
+    try:
+        # as `check_names` does, without the call: most events bear names that are known
+        known = workspace_id in _good_workspaces and (tool, provider, model) in _good_names
+    except TypeError:
+        known = False
+    if not known:
+        check_names(workspace_id, tool, provider, model)
     if event_id is None:
         event_id = new_event_id()
     else:

@@ -71,6 +71,7 @@ class Pipeline:
     def __init__(self, settings: PipelineSettings) -> None:
         self._broker = Broker(settings.broker_url, settings.producer_key)
         self._settings = settings
+        self._event_bytes_max = settings.event_bytes_max
         self._lock = threading.RLock()
         self._closed = False
         self._running: tuple[Spool, Publisher] | None = None
@@ -84,7 +85,8 @@ class Pipeline:
             SpoolError: The spool could not take it.
             ClosedError: The pipeline is closed.
         """
-        self.check_size(line)
+        if len(line) > self._event_bytes_max:  # a call for every event costs more than the comparison
+            self.check_size(line)
         spool, publisher = self._running or self._start()
         spool.append(routing_key, line)
         publisher.wake()
@@ -107,7 +109,7 @@ class Pipeline:
 
     def check_size(self, line: bytes) -> None:
         """Raise InvalidEventError for an event that is too large."""
-        check_size(line, self._settings.event_bytes_max)
+        check_size(line, self._event_bytes_max)
 
     def on_progress(self, call: Callable[[], None]) -> None:
         """Have something called whenever the broker has confirmed events. It runs in the publisher's thread and must not wait."""

@@ -60,6 +60,8 @@ class Publisher:
         self._adoption_complete = False
         self._stopping = False
         self._wake = Wakeup()
+        self.wake: Callable[[], None] = self._wake.set
+        """Say that there is something new in the spool. Safe in a signal handler."""
         self._hurry = Wakeup()
         self._progress = threading.Condition()
         self._outage = Outage(f"cannot publish, events wait in the spool {spool.directory}", "publishing again")
@@ -87,10 +89,6 @@ class Publisher:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
-
-    def wake(self) -> None:
-        """Say that there is something new in the spool. Safe in a signal handler."""
-        self._wake.set()
 
     def wait_until_confirmed(self, timeout_seconds: float) -> bool:
         """Wait until the broker has everything that is in the spool now, but for what was set aside.
