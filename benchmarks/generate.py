@@ -39,7 +39,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     width: str | None = None
     prefix: str = "ws-"
     users: int = 0
-    """How many users each workspace has, named in turn by its usages; 0: nobody is named."""
+    """How many users each workspace has, a few of whom have most of its usages; 0: nobody is named."""
+    teams: int = 0
+    """How many values the tag ``team`` has, borne in turn by the usages; 0: none."""
 
     def workspace_id(self, number: int) -> str:
         """Id of the workspace of a number from 0."""
@@ -75,14 +77,19 @@ _PAYLOADS = """, payloads AS (
 )"""
 _USAGES = f"""
 INSERT INTO taximeter.usages (seq, entry, price_version, occurred_at, recorded_at, cost, balance_after, workspace_id,
-                              event_id, tool, provider, model, user_id, quantities)
+                              event_id, tool, provider, model, {{labels}}quantities)
 SELECT seq, seq + 1, 1, at, at, {_COST}, %(paid)s - ({_SPENT}), workspace_id, key::text,
        (ARRAY['chat', 'search', 'summaries', 'images'])[1 + seq % 4], 'openai',
-       (ARRAY['gpt-4o', 'gpt-4o-mini', 'o3'])[1 + seq % 3], 'u-' || seq % NULLIF(%(users)s, 0),
+       (ARRAY['gpt-4o', 'gpt-4o-mini', 'o3'])[1 + seq % 3], {{named}}
        CASE WHEN seq % 8 = 0 THEN '{{"input_tokens": 12000, "output_tokens": 3000}}'::json
             ELSE '{{"input_tokens": 1200, "output_tokens": 300}}'::json END
 FROM made
 """
+_LABELS = {
+    # By steps of the golden ratio, to the third power: of 2,000 users the first has a twelfth of all usages.
+    "user_id": """'u-' || floor(%(users)s * power(seq * 0.618033988749895::float8 - floor(seq * 0.618033988749895::float8), 3))""",
+    "tags": """json_build_object('team', 't-' || seq % %(teams)s)""",
+}
 _WORKSPACES = f"""
 WITH counted AS (
     SELECT %(prefix)s || lpad(n::text, 6, '0') AS workspace_id,
@@ -100,7 +107,13 @@ SELECT workspace_id, %(paid)s - ({_SPENT}), {_SPENT}, %(paid)s, seq, 1, seq + 1 
 """
 
 
-def fill(url: str, shape: Shape, progress: Callable[[int], object] = int, connections: int = 2) -> None:
+def fill(
+    url: str,
+    shape: Shape,
+    progress: Callable[[int], object] = int,
+    connections: int = 2,
+    profile: connect.Profile = connect.PLAIN,
+) -> None:
     """Write it all, in runs of 250,000 rows on some connections at once, and analyse the tables.
 
     Args:
@@ -108,18 +121,19 @@ def fill(url: str, shape: Shape, progress: Callable[[int], object] = int, connec
         shape: What to write.
         progress: Called with the number of usages written so far.
         connections: How many runs are written at once.
+        profile: How to connect; `connect.MIGRATIONS` to a schema of before.
     """
-    with connect.connection(url) as conn:
+    with connect.connection(url, profile=profile) as conn:
         lay_partitions(conn, shape.days, shape.width)
         parameters = _parameters(shape)
         conn.execute(_escaped(_WORKSPACES), parameters)
     statement = _escaped(
-        _MADE.replace("{key}", _KEY[shape.ids]) + _KEYS + (_PAYLOADS if shape.payloads else "") + _USAGES
+        _MADE.replace("{key}", _KEY[shape.ids]) + _KEYS + (_PAYLOADS if shape.payloads else "") + _usages(shape)
     )
 
     def write(first: int) -> int:
         last = min(first + RUN, shape.usages) - 1
-        with connect.connection(url) as conn:
+        with connect.connection(url, profile=profile) as conn:
             # The rows can be made again; what is measured afterwards commits as always.
             conn.execute("SET synchronous_commit = off; SET timezone = 'UTC'")
             conn.execute(statement, {**parameters, "first": first, "last": last})
@@ -130,11 +144,25 @@ def fill(url: str, shape: Shape, progress: Callable[[int], object] = int, connec
         for written in pool.map(write, range(0, shape.usages, RUN)):
             done += written
             progress(done)
-    with connect.connection(url) as conn:
+    with connect.connection(url, profile=profile) as conn:
+        if shape.users or shape.teams:
+            # The rollups of labels begin where a release first knew labels; these bear them from the first day on.
+            conn.execute(
+                "UPDATE taximeter.ledger_state SET labels_since = %s - make_interval(secs => %s)",
+                [parameters["until"], parameters["seconds"]],
+            )
         # The generated usages bear no link; what is booked after them begins a chain.
         conn.execute("SELECT taximeter.start_chains()")
         # Not only statistics: hint bits and visibility are set here and not by whoever reads first.
         conn.execute("VACUUM (ANALYZE)")
+
+
+def _usages(shape: Shape) -> str:
+    """The rows of the log. Columns of labels are named where there are labels: older schemas have none."""
+    given = [name for name, number in (("user_id", shape.users), ("tags", shape.teams)) if number]
+    return _USAGES.replace("{labels}", "".join(f"{name}, " for name in given)).replace(
+        "{named}", "".join(f"{_LABELS[name]}, " for name in given)
+    )
 
 
 def _escaped(statement: str) -> str:
@@ -148,6 +176,7 @@ def _parameters(shape: Shape) -> dict[str, Any]:
         "workspaces": shape.workspaces,
         "prefix": shape.prefix,
         "users": shape.users,
+        "teams": shape.teams,
         "seconds": shape.days * 86_400,
         "paid": PAID if shape.usages / shape.workspaces < 100_000 else 1_000 * PAID,
         "until": dt.datetime.now(dt.UTC),
@@ -209,7 +238,10 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=60.0, help="spread over this number of days up to now (60)")
     parser.add_argument("--ids", choices=sorted(_KEY), default="uuid7")
     parser.add_argument("--prefix", default="ws-", help="workspaces are called PREFIX000000 and so on (ws-)")
-    parser.add_argument("--users", type=int, default=0, help="that each workspace's usages name in turn (nobody)")
+    parser.add_argument(
+        "--users", type=int, default=0, help="that each workspace has, some far busier than others (nobody)"
+    )
+    parser.add_argument("--teams", type=int, default=0, help="values of the tag team, borne in turn (no tag)")
     parser.add_argument("--width", choices=["day", "week", "month"], help="of the partitions (the ledger's)")
     parser.add_argument("--payloads", action="store_true", help="with an input and an output each")
     parser.add_argument("--rollups", action="store_true", help="with the page's rollups")

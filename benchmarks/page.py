@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import psutil
 from starlette.testclient import TestClient
 
@@ -40,7 +41,7 @@ from taximeter_db.connect import connection
 
 ROUNDS = 21
 SECRET = "secret of the benchmark, and of nothing else"
-SHAPE = generate.Shape(usages=0, workspaces=1, days=60.0, payloads=True)
+SHAPE = generate.Shape(usages=0, workspaces=1, days=60.0, payloads=True, users=2_000, teams=20)
 WORKSPACE = SHAPE.workspace_id(0)
 
 
@@ -62,6 +63,8 @@ def views(url: str, count: int) -> dict[str, str]:
         "filtered by tool and model": f"{page}/usages?tool=chat&model=o3",
         "filtered, last page": f"{page}/usages?tool=chat&model=o3&end=1",
         "filtered by period and cost": f"{page}/usages?least=0.01&since={since}&until={until}",
+        "filtered by user": f"{page}/usages?user=u-17",
+        "filtered by tag, last page": f"{page}/usages?tag=team%3Dt-7&end=1",
         "filtered, no match": f"{page}/usages?least=1.00",
         "id starts with 8 characters": f"{page}/usages?id={event_id[:8]}",
         "id starts with 16 characters": f"{page}/usages?id={event_id[:16]}",
@@ -71,12 +74,18 @@ def views(url: str, count: int) -> dict[str, str]:
         "analysis, 24 hours": f"{page}/analysis?span=day",
         "analysis, 30 days": f"{page}/analysis",
         "analysis, 12 months by model": f"{page}/analysis?span=year&by=model",
+        **{
+            f"analysis, {words} by {name}": f"{page}/analysis?span={span}&{by}"
+            for span, words in (("day", "24 hours"), ("month", "30 days"), ("year", "12 months"))
+            for name, by in (("user", "by=user"), ("tag", "by=tag&tag=team"))
+        },
         "settings": f"{page}/settings",
         "workspaces": "/",
         "API summary": f"{api}/summary",
         "API usages": f"{api}/usages?limit=100",
         "API usage by event id": f"{api}/usages/{event_id}",
         "API analysis": f"{api}/analysis",
+        "API analysis by user": f"{api}/analysis?by=user",
         "API status changes": f"{api}/status-changes",
     }
 
@@ -182,7 +191,8 @@ def main() -> None:
     )
     parser.add_argument("--usages", type=int, default=1_000_000)
     parser.add_argument(
-        "--url", help="measure this ledger, which generate made with --workspaces 1 --payloads --rollups"
+        "--url",
+        help="measure this ledger, which generate made with --workspaces 1 --payloads --users 2000 --teams 20 --rollups",
     )
     parser.add_argument("--no-export", action="store_true")
     given = parser.parse_args()
@@ -195,7 +205,7 @@ def main() -> None:
     try:
         server.start()
         migrate.upgrade(server.url())
-        shape = generate.Shape(usages=given.usages, workspaces=1, days=SHAPE.days, payloads=True)
+        shape = msgspec.structs.replace(SHAPE, usages=given.usages)
         generate.fill(server.url(), shape, lambda done: print(f"  {done:,} usages", flush=True))
         generate.roll_up(server.url(), shape)
         run(server.url(), given.usages, export_too=not given.no_export)

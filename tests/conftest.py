@@ -31,7 +31,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _SERVER_FIXTURES = {"server_folder", "broker_url", "running", "new_instance", "old_redis"}
 _MARKED_PATHS = {
-    "faults": ("tests/faults/", "tests/system/test_kill_loop.py"),
+    "faults": ("tests/faults/", "tests/system/test_kill_loop.py", "tests/system/test_wrapped_calls_kill_loop.py"),
     # They ask for servers (a provider's too, on this machine), or start whole programs, which start their own.
     "servers": (
         "tests/benchmarks/test_generate.py",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
+import random
 from decimal import Decimal
 
 import pytest
@@ -221,3 +223,29 @@ def test_another_workspaces_labels_are_not_seen(database_url, labelled):
     with connect.connection(database_url) as conn:
         assert labels.of(conn, "acme").tags == ("env", "team")
         assert filtered.totals(conn, "acme", Filter(user="u-1")).usages == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_largest_are_found_without_looking_up_every_value(conn, monkeypatch, seed):
+    """However totals and what was spent lately differ: the same as by looking up every value."""
+    monkeypatch.setattr(labels, "LOOKED_UP_FIRST", 2)
+    monkeypatch.setattr(labels, "LOOKED_UP_TIMES", 2)
+    dice = random.Random(seed)
+    spent = {f"u-{number}": (dice.choice([0, 1, dice.randrange(100)]), dice.randrange(20)) for number in range(40)}
+    old, since = dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
+    for value, (before, after) in spent.items():
+        first, last = old if before else since, since if after else old
+        conn.execute(
+            "INSERT INTO taximeter.label_totals (workspace_id, label, value, usages, cost, first_slot, last_slot)"
+            " VALUES ('acme', 'user', %s, 2, %s, %s, %s)",
+            [value, before + after, first, last],
+        )
+        for slot, total in ((old, before), (since, before + after)):
+            conn.execute(
+                "INSERT INTO taximeter.label_rollups (workspace_id, label, value, slot, block, usages_total, cost_total,"
+                " first_seq, last_seq) VALUES ('acme', 'user', %s, %s, 0, 1, %s, 1, 2)",
+                [value, slot, total],
+            )
+    lately = sorted((value for value in spent if spent[value][1]), key=lambda value: (-spent[value][1], value))
+    for limit in (1, 5, 50):
+        assert labels.largest(conn, "acme", "user", since, limit) == lately[:limit]

@@ -57,6 +57,10 @@ class Replay:
         """The reply to the request that has just come."""
         return self.replies.popleft()
 
+    def reply_to(self, request: Request) -> Reply:
+        """The reply to a request, for tests whose requests come at once."""
+        return self.reply()
+
 
 Server = TypeVar("Server", bound=Replay)
 
@@ -92,8 +96,9 @@ def serving(replay: Server) -> Iterator[Server]:
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             raw = self.rfile.read(length)
-            replay.requests.append(Request(self.path, json.loads(raw) if raw[:1] in b"{[" and raw else raw))
-            reply = replay.reply()
+            request = Request(self.path, json.loads(raw) if raw[:1] in b"{[" and raw else raw)
+            replay.requests.append(request)
+            reply = replay.reply_to(request)
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.content_type)
             self.send_header("Transfer-Encoding", "chunked")

@@ -16,6 +16,9 @@ _ORDERS: Final = ("ASC", "DESC")
 _SQL = statements("label_totals")
 _STRETCHES = {order: _SQL["stretches"].replace("{order}", order) for order in _ORDERS}
 _WITHIN = {order: _SQL["within"].replace("{order}", order) for order in _ORDERS}
+LOOKED_UP_FIRST: Final = 100
+"""Values whose past is looked up at first, and how many times more each further time."""
+LOOKED_UP_TIMES: Final = 4
 EVERY: Final = ""
 """The value that stands for all usages that bear a label."""
 STRETCHES_MAX: Final = 100
@@ -50,9 +53,21 @@ def named(conn: Connection[Any], workspace_id: str, label: str, value: str) -> b
 
 
 def largest(conn: Connection[Any], workspace_id: str, label: str, since: dt.datetime, limit: int) -> list[str]:
-    """The values of a label that cost most since a moment (a quarter-hour), the most expensive one first."""
-    values = {"workspace_id": workspace_id, "label": label, "since": since, "limit": limit}
-    return [row[0] for row in conn.execute(_SQL["largest"], values)]
+    """The values of a label that cost most since a moment (a quarter-hour), the most expensive one first.
+
+    No value cost more since then than in all. So values are looked up from the largest total down, until no further one can
+    be among those that are found.
+    """
+    given = {"workspace_id": workspace_id, "label": label, "since": since}
+    found: dict[str, int] = {}
+    count = LOOKED_UP_FIRST
+    while True:
+        rows = conn.execute(_SQL["spent_since"], {**given, "skipped": len(found), "limit": count}).fetchall()
+        found |= {value: money.from_numeric_text(spent) for value, _, spent in rows}
+        best = sorted(found, key=lambda value: (-found[value], value))[:limit]
+        if len(rows) < count or found[best[-1]] > money.from_numeric_text(rows[-1][1]):
+            return best
+        count *= LOOKED_UP_TIMES
 
 
 def at_edges(

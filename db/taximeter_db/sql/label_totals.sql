@@ -12,20 +12,24 @@ FROM taximeter.label_totals AS l WHERE l.workspace_id = %(workspace_id)s AND l.v
 SELECT 1 FROM taximeter.label_totals
 WHERE workspace_id = %(workspace_id)s AND label = %(label)s AND value = %(value)s
 
--- name: largest
--- What cost most since a moment, by the difference of the total now and the total then. A value that was not used since is
--- not looked up, nor is the past of one that was first used since.
--- Takes: workspace_id, label, since (a slot), limit. Returns: the values, most expensive first.
-SELECT t.value
-FROM taximeter.label_totals AS t
+-- name: spent_since
+-- What values of a label cost since a moment: the difference of the total now and the total then. A value that was not used
+-- since is not looked up, nor is the past of one that was first used since.
+-- Takes: workspace_id, label, since (a slot), skipped and limit: which values, of those whose totals are largest.
+-- Returns: the value, what it cost in all and what it cost since, largest total first.
+SELECT t.value, t.cost::text, (t.cost - coalesce(b.cost_total, 0))::text
+FROM (
+    SELECT value, cost, first_slot FROM taximeter.label_totals
+    WHERE workspace_id = %(workspace_id)s AND label = %(label)s AND value <> '' AND last_slot >= %(since)s
+    ORDER BY cost DESC, value OFFSET %(skipped)s LIMIT %(limit)s
+) AS t
 LEFT JOIN LATERAL (
     SELECT r.cost_total FROM taximeter.label_rollups AS r
-    WHERE r.workspace_id = %(workspace_id)s AND r.label = t.label AND r.value = t.value AND r.slot < %(since)s
+    WHERE r.workspace_id = %(workspace_id)s AND r.label = %(label)s AND r.value = t.value AND r.slot < %(since)s
       AND t.first_slot < %(since)s
     ORDER BY r.slot DESC, r.block DESC LIMIT 1
 ) AS b ON true
-WHERE t.workspace_id = %(workspace_id)s AND t.label = %(label)s AND t.value <> '' AND t.last_slot >= %(since)s
-ORDER BY t.cost - coalesce(b.cost_total, 0) DESC, t.value LIMIT %(limit)s
+ORDER BY t.cost DESC, t.value
 
 -- name: at_edges
 -- Takes: workspace_id, label, values, edges (slots).
