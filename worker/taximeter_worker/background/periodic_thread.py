@@ -86,4 +86,5 @@ class PeriodicThread:
                 if not self._outage.lasts:
                     log.critical("background_failed", thread=self._name, kind=type(error).__name__, where=where(error))
                 self._outage.failed(thread=self._name, why=type(error).__name__)
-            self._woken.wait(self._seconds)
+            if not self._stopped.is_set():  # `stop` may have woken it before it was cleared above
+                self._woken.wait(self._seconds)
