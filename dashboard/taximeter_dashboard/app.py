@@ -13,6 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
 from taximeter_dashboard import problems
+from taximeter_dashboard.api import budgets as api_budgets
 from taximeter_dashboard.api import documents, routes
 from taximeter_dashboard.api.middleware import ApiMiddleware
 from taximeter_dashboard.auth import sign_in
@@ -69,6 +70,7 @@ def create_app(
     app.add_middleware(SecurityMiddleware)
     for router in (
         routes.router,
+        api_budgets.router,
         routes.lists,
         routes.health,
         sign_in.router,

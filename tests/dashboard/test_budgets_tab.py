@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -143,3 +145,29 @@ def test_the_api_heeds_hard_budgets_that_concern_the_call(browser, conn):
     conn.execute("UPDATE taximeter.workspaces SET minimum_balance = -100")
     assert ask("") == ask("?user=u") == ask("?user=v&tag=team=x") == (True, None)
     assert ask("?user=u&tag=env=y&tag=team=x") == (False, "b")
+
+
+def test_the_timeline_tells_when_budgets_refused_calls(browser, book, conn):
+    """Those that ended, and those that last; soft ones refuse nothing, and what was made soft ended then."""
+    page = browser()
+    assert "When budgets refused calls" not in page.get("/workspaces/acme/analysis").text
+    for name, hard in (("ended", True), ("lasts", True), ("soft", False), ("softened", True)):
+        setting.set_budget(conn, Terms("acme", name, 5 * USD, "total", hard=hard))
+    book(make_usage(event_id="too-much", cost="4"))
+    setting.set_budget(conn, Terms("acme", "ended", 50 * USD, "total"), by="Ada")
+    setting.set_budget(conn, Terms("acme", "softened", 5 * USD, "total", hard=False), by="Ada")
+    since = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    found = reading.refusals(conn, "acme", since)
+    assert sorted((one.name, one.ended_at is None, one.cause, one.cause_id) for one in found) == [
+        ("ended", False, "usage", "too-much"),
+        ("lasts", True, "usage", "too-much"),
+        ("softened", False, "usage", "too-much"),
+    ]
+    assert all(one.ended_at is None or one.begun_at < one.ended_at for one in found)
+    text = page.get("/workspaces/acme/analysis").text
+    timeline = text[text.index("When budgets refused calls") :]
+    for part in ("ended", "lasts", "softened", "<td>now</td>", "$7.00 of $5.00", "too-much", "a usage"):
+        assert part in timeline, part
+    assert "<td>soft</td>" not in timeline
+    late = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    assert [one.name for one in reading.refusals(conn, "acme", late)] == ["lasts"]

@@ -16,7 +16,17 @@ from taximeter_db import access, connect, service_tokens
 from taximeter_db.errors import NotFoundError, SettingsError
 
 URL = "/workspaces/acme/settings/tokens"
-API = ("summary", "enabled", "usages", "usages/mine", "payments", "status-changes", "analysis", "export?log=usages")
+API = (
+    "summary",
+    "enabled",
+    "usages",
+    "usages/mine",
+    "payments",
+    "status-changes",
+    "analysis",
+    "budgets",
+    "export?log=usages",
+)
 
 
 @pytest.fixture

@@ -38,7 +38,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 noted = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
+        length = int(self.headers["content-length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # the sender was killed in the middle
+            return
         workspace = json.loads(body)["data"]["workspace"]
         os.write(noted, f"{workspace} {self.headers['webhook-id']}\\n".encode())
         self.send_response(204)

@@ -30,7 +30,7 @@ _TEXTS = {
     ),
     401: ("Nobody is signed in, or the token does not hold", "Sign in needed", "Sign in to see this."),
     403: (
-        "A member of the staff whom no owner allowed to look",
+        "A member of the staff whom no owner allowed to look, or anyone but the owner who would change something",
         "Not allowed",
         "Only the owner and people they allow can see this.",
     ),

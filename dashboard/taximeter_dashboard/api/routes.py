@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from taximeter_dashboard import workspaces
 from taximeter_dashboard.api import bodies, documents, parameters, problems
+from taximeter_dashboard.api.answers import Limit, WorkspaceId, as_json
 from taximeter_dashboard.context import AppContext, CurrentContext, authorize, viewer_of
 from taximeter_dashboard.errors import NotFoundError, ProblemError
 from taximeter_dashboard.formatting import times
@@ -24,9 +25,7 @@ from taximeter_db.statements import documents as statement_documents
 
 PAYLOAD_BYTES_MAX = 32 * 1024 * 1024
 
-WorkspaceId = Annotated[str, Path(max_length=128, examples=["acme"])]
 SortQuery = Annotated[Sort, Query(description="By the order of booking.")]
-Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[
     str,
     Query(
@@ -90,13 +89,6 @@ router = APIRouter(
 lists = APIRouter(prefix="/api/v1", responses=problems.LIST_PROBLEMS, dependencies=[Depends(parameters.refuse_unknown)])
 health = APIRouter()
 
-# Quantities stay exact: a number with six decimals beyond 2^53 has no float.
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-
-
-def _json(body: Any) -> Response:
-    return Response(_encode(body), media_type="application/json")
-
 
 @router.get("/summary", response_model=documents.SummaryDocument)
 def read_summary(request: Request, app_context: CurrentContext, workspace_id: WorkspaceId) -> Response:
@@ -104,7 +96,7 @@ def read_summary(request: Request, app_context: CurrentContext, workspace_id: Wo
     with app_context.database() as conn:
         authorize(request, conn, workspace_id)
         found = app_context.summary(conn, workspace_id)
-    return _json(bodies.summary(found, app_context.held(workspace_id)))
+    return as_json(bodies.summary(found, app_context.held(workspace_id)))
 
 
 @router.get("/enabled", response_model=documents.EnabledDocument)
@@ -132,7 +124,7 @@ def read_enabled(  # noqa: PLR0913 -- what is known of the call
         budget = budgets.used_up(conn, workspace_id, user=user, tool=tool, model=model, tags=tag)
     enabled = found.enabled and budget is None
     named = {} if budget is None else {"budget": budget}
-    return _json({"workspace_id": workspace_id, "enabled": enabled, "status": found.status, **named})
+    return as_json({"workspace_id": workspace_id, "enabled": enabled, "status": found.status, **named})
 
 
 @router.get("/usages", response_model=documents.UsagesDocument)
@@ -152,7 +144,7 @@ def list_usages(
     scope = f"usages/{workspace_id}/{part.sort}/{asked.query}/{where.key}"
     with app_context.database() as conn:
         authorize(request, conn, workspace_id)
-        return _json(_matching(app_context, conn, workspace_id, wanted, scope, part))
+        return as_json(_matching(app_context, conn, workspace_id, wanted, scope, part))
 
 
 def _matching(
@@ -196,7 +188,7 @@ def read_usage(
         payload = app_context.payloads(conn, workspace_id, [row], PAYLOAD_BYTES_MAX).get(row.seq)
         receipt = app_context.explain(conn, row) if app_context.explain else None
     contents = msgspec.Raw(payload.data) if payload is not None and payload.whole else None
-    return _json({**bodies.usage(row), "receipt": receipt, "contents": contents})
+    return as_json({**bodies.usage(row), "receipt": receipt, "contents": contents})
 
 
 @router.get("/payments", response_model=documents.PaymentsDocument)
@@ -226,7 +218,7 @@ def _list(
         count = log.count(app_context.summary(conn, workspace_id))
         rows, following = listing.Part(part.sort, place, part.limit, count).read(conn, log, workspace_id)
     items = [body(row) for row in rows]
-    return _json(
+    return as_json(
         {
             "items": items,
             "next": None if following is None else cursors.write(secret, scope, following),
@@ -247,31 +239,13 @@ def list_status_changes(
         found = status_changes.latest(conn, workspace_id, before=before, limit=limit + 1)
         since = status_changes.kept_since(conn)
     more = len(found) > limit
-    return _json(
+    return as_json(
         {
             "items": [bodies.status_change(row) for row in found[:limit]],
             "next": cursors.write(secret, scope, found[limit - 1].id) if more else None,
             "kept_since": bodies.utc(since),
         }
     )
-
-
-@router.get("/budgets", response_model=documents.BudgetsDocument)
-def list_budgets(
-    request: Request,
-    app_context: CurrentContext,
-    workspace_id: WorkspaceId,
-    limit: Limit = 20,
-    after: Annotated[
-        str, Query(max_length=64, pattern=filters.NO_NUL, description="The last name that you have.")
-    ] = "",
-) -> Response:
-    """Budgets by name, and what was spent of each in its present period."""
-    with app_context.database() as conn:
-        authorize(request, conn, workspace_id)
-        found = budgets.list_budgets(conn, workspace_id, after=after, limit=limit + 1)
-    items = [bodies.budget(budget) for budget in found[:limit]]
-    return _json({"items": items, "next": items[-1]["name"] if len(found) > limit else None})
 
 
 @router.get("/statements", response_model=documents.StatementsDocument)
@@ -286,7 +260,7 @@ def list_statements(
     with app_context.database() as conn:
         authorize(request, conn, workspace_id)
         found, following = accounts.listed(conn, workspace_id, before, limit)
-    return _json({"items": [bodies.in_utc(statement_documents.head(one)) for one in found], "next": following})
+    return as_json({"items": [bodies.in_utc(statement_documents.head(one)) for one in found], "next": following})
 
 
 @router.get("/statements/{month}", response_model=documents.StatementDocument)
@@ -297,7 +271,7 @@ def read_statement(
     with app_context.database() as conn:
         authorize(request, conn, workspace_id)
         found = accounts.statement(conn, workspace_id, month)
-    return _json(bodies.in_utc(statement_documents.body(found)))
+    return as_json(bodies.in_utc(statement_documents.body(found)))
 
 
 @router.get("/analysis", response_model=documents.AnalysisDocument)
@@ -320,7 +294,7 @@ def read_analysis(  # noqa: PLR0913 -- the terms of a question to the page
     with app_context.database() as conn:
         authorize(request, conn, workspace_id)
         found = spending.analyse(conn, spending.Question(workspace_id, span, by, where, tag), now)
-    return _json(
+    return as_json(
         bodies.analysed(found, spending.starts(now, where, span), span, by if by != "tag" else f"tag:{tag}", where)
     )
 
@@ -337,7 +311,7 @@ def list_workspaces(
         viewer = viewer_of(request, conn)
         glances, _ = workspaces.listed(conn, viewer, after, limit)
         workspaces.log_listing(request, conn, viewer)
-    return _json({"items": [bodies.glance(glance) for glance in glances]})
+    return as_json({"items": [bodies.glance(glance) for glance in glances]})
 
 
 @health.get("/health", include_in_schema=False)
@@ -345,4 +319,4 @@ def read_health(app_context: CurrentContext) -> Response:
     """Whether this process can serve: 200, or 503 where the database does not answer. For load balancers; needs no token."""
     with app_context.database() as conn:
         summary.versions(conn, [])
-    return _json({"status": "ok"})
+    return as_json({"status": "ok"})

@@ -41,6 +41,11 @@ class Viewer(msgspec.Struct, frozen=True):
         return None if EVERY_WORKSPACE in self.roles else sorted(self.roles)
 
 
+def named(viewer: Viewer) -> str:
+    """Who changed it, as the log says."""
+    return viewer.subject if viewer.name == viewer.subject else f"{viewer.name} ({viewer.subject})"
+
+
 def claim(claims: Mapping[str, Any], name: str) -> Any:
     """A claim by its name, or by a path with dots (``realm_access.roles``); None where there is none."""
     if name in claims:

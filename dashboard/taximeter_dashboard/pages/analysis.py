@@ -18,11 +18,14 @@ from taximeter_dashboard.context import CurrentContext, WorkspaceContext, author
 from taximeter_dashboard.formatting import amounts
 from taximeter_dashboard.formatting.times import zone_of
 from taximeter_dashboard.pages import tracking
+from taximeter_dashboard.pages.budgets import CAUSES
 from taximeter_dashboard.reading.spending import SPANS, Analysis, Period, Question, Span, Split, analyse, label, starts
+from taximeter_db.budgets import reading as budgets
 from taximeter_db.queries import history, labels, payments
 from taximeter_db.queries.summary import Summary
 
 _POINTS: Final = 120
+REFUSALS_SHOWN: Final = 50
 _PAYMENTS_MEANWHILE: Final = 20
 """Payments that may be booked between two looks at the log of them."""
 _QUARTER: Final = dt.timedelta(minutes=15)
@@ -63,6 +66,7 @@ def show_analysis(  # noqa: PLR0913 -- the terms of a question to the page
             each_says=_each_says(result),
             change=_change(result),
             table=table(result),
+            refusals=_refusals(conn, workspace_id, result.since),
             **_history(conn, found, result, edges, now, flips),
         )
 
@@ -72,6 +76,17 @@ def _splits(known: labels.Labels) -> list[tuple[str, str, str]]:
     splits = [("tool", "", "tool"), ("model", "", "model")]
     splits += [("user", "", "user")] if known.users else []
     return splits + [("tag", key, f"tag {key}") for key in known.tags]
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A time in which a hard budget refused calls."""
+
+    name: str
+    begun_at: dt.datetime
+    ended_at: dt.datetime | None
+    spent: str
+    cause: str
+    cause_id: str
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -102,6 +117,20 @@ def table(result: Analysis) -> list[Row]:
     return [
         Row(label, usages, list(line))
         for (label, usages), line in zip([*heads, ("Total", result.usages)], zip(*columns, strict=True), strict=True)
+    ]
+
+
+def _refusals(conn: Connection[Any], workspace_id: str, since: dt.datetime) -> list[Refused]:
+    return [
+        Refused(
+            one.name,
+            one.begun_at,
+            one.ended_at,
+            f"{amounts.exact(one.spent)} of {amounts.exact(one.limit)}",
+            CAUSES[one.cause],
+            one.cause_id or "",
+        )
+        for one in budgets.refusals(conn, workspace_id, since, REFUSALS_SHOWN)
     ]
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from taximeter_dashboard.auth.claims import named
 from taximeter_dashboard.context import CurrentContext, WorkspaceContext, authorize
 from taximeter_dashboard.formatting import amounts
 from taximeter_dashboard.pages import tracking
-from taximeter_dashboard.pages.owner_settings import named
 from taximeter_dashboard.pages.render import base
 from taximeter_db import money
 from taximeter_db.budgets import reading, setting

@@ -7,9 +7,9 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from taximeter_dashboard.auth.claims import named
 from taximeter_dashboard.context import CurrentContext, WorkspaceContext, authorize
 from taximeter_dashboard.pages import tracking
-from taximeter_dashboard.pages.owner_settings import named
 from taximeter_dashboard.pages.render import base
 from taximeter_db.errors import MasterKeyError, NotFoundError, SettingsError
 from taximeter_db.notices import addresses, deliveries, outbox, targets

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from taximeter_dashboard.auth.viewers import Viewer
+from taximeter_dashboard.auth.claims import named
 from taximeter_dashboard.context import AppContext, CurrentContext, WorkspaceContext, authorize
 from taximeter_dashboard.errors import ProblemError
 from taximeter_dashboard.formatting import amounts
@@ -125,11 +125,6 @@ def change_tokens(
             return _show(WorkspaceContext(request, app_context, conn, viewer, workspace_id), token=made)
         service_tokens.take_away(conn, workspace_id, revoke, by=named(viewer))
     return RedirectResponse(f"{base(request)}/workspaces/{workspace_id}/settings?saved=1", 303)
-
-
-def named(viewer: Viewer) -> str:
-    """Who changed it, as the log says."""
-    return viewer.subject if viewer.name == viewer.subject else f"{viewer.name} ({viewer.subject})"
 
 
 def effect(found: summary.Summary, minimum: int, low: int) -> str:

@@ -18,9 +18,11 @@ from taximeter_db.budgets.terms import Terms, is_name
 from taximeter_db.core import Row, Statement
 from taximeter_db.models.base import Id
 from taximeter_db.models.budgets import Budget, BudgetCrossing
-from taximeter_db.money import format_usd
+from taximeter_db.money import format_usd, from_numeric_text
+from taximeter_db.sql import statements
 
 LIST_MAX = 1_000
+_SQL = statements("budgets")
 _ID: BindParameter[str] = bindparam("workspace_id", type_=Id)
 _TERMS = (
     *(Budget.workspace_id, Budget.name, Budget.amount, Budget.period, Budget.hours, Budget.zone, Budget.user_id),
@@ -130,6 +132,21 @@ class CrossingRow(msgspec.Struct, frozen=True):
     cause_id: str | None
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """A time in which a hard budget refused the calls that it concerns; `ended_at` None: it lasts.
+
+    `spent` and `limit` in picodollars, at its begin; `cause` and `cause_id` as of a crossing.
+    """
+
+    name: str
+    begun_at: dt.datetime
+    ended_at: dt.datetime | None
+    spent: int
+    limit: int
+    cause: str
+    cause_id: str | None
+
+
 def find(conn: Connection[Any], workspace_id: str, name: str) -> BudgetNow | None:
     """A budget and where it stands; None if there is none of this name."""
     row = _FIND.first(conn, workspace_id=workspace_id, name=name) if is_name(name) else None
@@ -162,6 +179,15 @@ def used_up(
 def crossings(conn: Connection[Any], workspace_id: str, limit: int = 50) -> list[CrossingRow]:
     """The newest crossings of a workspace's budgets."""
     return [CrossingRow(*row) for row in _CROSSINGS.all(conn, workspace_id=workspace_id, limit=limit)]
+
+
+def refusals(conn: Connection[Any], workspace_id: str, since: dt.datetime, limit: int = 50) -> list[Refusal]:
+    """When hard budgets refused calls, as far as it lasted until `since` or later; the newest first."""
+    values = {"workspace_id": workspace_id, "since": since, "limit": limit}
+    return [
+        Refusal(name, begun, ended, from_numeric_text(spent), from_numeric_text(amount), cause, cause_id)
+        for name, begun, ended, spent, amount, cause, cause_id in conn.execute(_SQL["refusals"], values)
+    ]
 
 
 def _of_row(row: Row) -> Terms:

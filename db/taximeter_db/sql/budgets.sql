@@ -84,6 +84,29 @@ FROM unnest(%(workspace_ids)s::text[], %(moments)s::bigint[], %(names)s::text[],
      WITH ORDINALITY AS v (workspace_id, moment, name, kind, percent, spent, amount, hard, cause, cause_id, position)
 ORDER BY v.position
 
+-- name: refusals
+-- When hard budgets refused calls. Takes: a workspace; since, before which nothing that had ended counts; limit.
+-- Returns: of each time its budget, begin, end (NULL: it lasts), what was spent and the limit at its begin, and the usage, or who or
+-- what else, that used it up; the newest first. A budget that was made soft, or is gone without a trace, ended unseen: its end is
+-- the time of the budget's last change.
+SELECT e.name, e.crossed_at,
+       coalesce(r.crossed_at, CASE WHEN NOT coalesce(b.hard AND b.exceeded, false) THEN coalesce(c.changed_at, e.crossed_at) END),
+       e.spent::text, e.amount::text, e.cause, e.cause_id
+FROM taximeter.budget_crossings AS e
+LEFT JOIN LATERAL (
+    SELECT x.crossed_at FROM taximeter.budget_crossings AS x
+    WHERE x.workspace_id = e.workspace_id AND x.name = e.name AND x.kind IN ('restored', 'exceeded') AND x.id > e.id
+    ORDER BY x.id LIMIT 1) AS r ON true
+LEFT JOIN taximeter.budgets AS b ON b.workspace_id = e.workspace_id AND b.name = e.name
+LEFT JOIN LATERAL (
+    SELECT max(w.changed_at) AS changed_at FROM taximeter.workspace_changes AS w
+    WHERE w.workspace_id = e.workspace_id AND w.field = 'budget ' || e.name AND w.changed_at > e.crossed_at) AS c ON true
+WHERE e.workspace_id = %(workspace_id)s AND e.kind = 'exceeded' AND e.hard
+  AND (r.crossed_at >= %(since)s
+       OR (r.crossed_at IS NULL
+           AND (coalesce(b.hard AND b.exceeded, false) OR coalesce(c.changed_at, e.crossed_at) >= %(since)s)))
+ORDER BY e.id DESC LIMIT %(limit)s
+
 -- name: used_up
 -- Takes: a workspace. Returns: its hard budgets that are used up, as its flag tells them.
 SELECT name, amount::text, period, hours, user_id, tool, model, tag, tag_value,
