@@ -15,6 +15,7 @@ from taximeter_cli.commands import (
     budgets,
     dashboard,
     doctor,
+    drain,
     gateway,
     instance,
     keys,
@@ -90,6 +91,7 @@ app.add_typer(producers.app, name="producers")
 app.add_typer(tokens.app, name="tokens")
 app.command("verify")(audit.verify)
 app.command("checkpoint")(audit.checkpoint)
+app.command("drain")(drain.drain)
 app.command("rebuild")(rebuild.rebuild)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)

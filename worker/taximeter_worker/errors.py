@@ -6,6 +6,7 @@ TaximeterWorkerError
  ├── MetricsPortTakenError    the metrics port is in use
  ├── AddressRefusedError      notices may not be sent to that address
  ├── LockTakenError      another worker does this work at the moment
+ ├── DrainError          a broker cannot be emptied into another
  ├── CorrectionError     a correction of a quarantined event cannot be applied
  ├── RepriceError        a repricing cannot be done (in ``reprice``)
  └── PricingError        root of the errors of catalogues and price files (in ``pricing.errors``)
@@ -36,6 +37,10 @@ class AddressRefusedError(TaximeterWorkerError):
 
 class LockTakenError(TaximeterWorkerError):
     """Another worker does this work at the moment; try again later."""
+
+
+class DrainError(TaximeterWorkerError):
+    """A broker cannot be emptied into another; what was not confirmed there is still in the first."""
 
 
 class CorrectionError(TaximeterWorkerError):

@@ -28,7 +28,9 @@ REBUILD_POINTS = ("after_new_epoch", "before_ready")
 """Within a rebuild of all flags."""
 NOTICE_POINTS = ("before_notice_sent", "after_notice_sent")
 """Around the sending of a notice: the second before anything is noted of it."""
-POINTS = BOOKING_POINTS + REPRICING_POINTS + OWING_POINTS + REBUILD_POINTS + NOTICE_POINTS
+DRAIN_POINTS = ("before_drain_ack", "after_drain_ack")
+"""While one broker is emptied into another: around the acknowledgement of what the other has confirmed."""
+POINTS = BOOKING_POINTS + REPRICING_POINTS + OWING_POINTS + REBUILD_POINTS + NOTICE_POINTS + DRAIN_POINTS
 
 
 def _armed() -> tuple[str, int]:
