@@ -46,6 +46,7 @@ class Route:
             .replace("{workspace_id}", workspace)
             .replace("{seq}", seq)
             .replace("{name}", name)
+            .replace("{name:path}", name)
         )
         return filled.replace("{event_id:path}", event).replace("{event_id}", event).replace("{code}", code)
 

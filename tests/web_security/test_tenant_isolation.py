@@ -113,11 +113,13 @@ def test_their_rows_are_not_found_below_our_own_address(browser, route: Route):
         assert SECRET not in answer.text.replace(event, "")
 
 
-@pytest.mark.parametrize("route", [route for route in OF_A_WORKSPACE if route.method == "POST"], ids=str)
+@pytest.mark.parametrize(
+    "route", [route for route in OF_A_WORKSPACE if route.method in {"POST", "PUT", "DELETE"}], ids=str
+)
 def test_nobody_but_the_owner_writes(browser, conn, route: Route):
     before = _everything(conn)
     for roles in ({OURS: STAFF}, {"*": OPERATOR}, {THEIRS: OWNER}):
-        answer = browser(roles).post(route.at(OURS), data=_form(route))
+        answer = browser(roles).request(route.method, route.at(OURS), data=_form(route))
         assert answer.status_code in {403, 404}
     after = _everything(conn)
     assert after == before
@@ -129,7 +131,7 @@ def _form(route: Route) -> dict[str, str]:
 
 def _everything(conn) -> list[tuple]:
     """All that an owner can change."""
-    tables = ("workspaces", "workspace_readers", "workspace_changes", "service_tokens")
+    tables = ("workspaces", "workspace_readers", "workspace_changes", "service_tokens", "budgets")
     return [conn.execute(f"SELECT * FROM taximeter.{name} AS t ORDER BY t").fetchall() for name in tables]
 
 
@@ -175,7 +177,12 @@ def test_the_address_says_whose_it_is_and_no_parameter(browser, conn, route: Rou
     answer = browser().request(
         route.method, f"{route.at(OURS)}?{pollution}", data=_form(route) | {"workspace_id": THEIRS}
     )
-    assert answer.status_code in {200, 303, 422, *([404] if "{ticket}" in route.path else [])}
+    assert answer.status_code in {
+        200,
+        303,
+        422,
+        *([404] if "{ticket}" in route.path or route.method == "DELETE" else []),
+    }
     assert SECRET not in answer.text
     assert conn.execute("SELECT * FROM taximeter.workspaces WHERE workspace_id = %s", [THEIRS]).fetchall() == before
 

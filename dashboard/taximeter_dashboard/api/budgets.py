@@ -55,7 +55,13 @@ def list_budgets(
     return as_json({"items": items, "next": items[-1]["name"] if len(found) > limit else None})
 
 
-@router.put("/budgets/{name:path}", response_model=documents.BudgetDocument)
+def may_write(request: Request, app_context: CurrentContext, workspace_id: WorkspaceId) -> None:
+    """Who may not write is told so, and not what is wrong with the body. Raises ProblemError."""
+    with app_context.database() as conn:
+        authorize(request, conn, workspace_id, write=True)
+
+
+@router.put("/budgets/{name:path}", response_model=documents.BudgetDocument, dependencies=[Depends(may_write)])
 def set_budget(
     request: Request,
     app_context: CurrentContext,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from taximeter_db.budgets.terms import TEXT_MAX, THRESHOLDS, THRESHOLDS_MAX
 
@@ -302,6 +302,11 @@ class BudgetDocument(BaseModel):
     period_ends_at: Moment | None
 
 
+def _whole(value: object) -> object:
+    """To JSON 50.0 is the integer 50."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class BudgetTermsDocument(BaseModel):
     """What a budget is to say; `PUT` sets all of it, and what is left out gets its default."""
 
@@ -328,7 +333,7 @@ class BudgetTermsDocument(BaseModel):
     )
     soft: bool = Field(default=False, description="Warn only, and refuse no call.", examples=[False])
     thresholds: Annotated[
-        list[Annotated[int, Field(ge=1, le=1_000)]],
+        list[Annotated[int, BeforeValidator(_whole), Field(ge=1, le=1_000)]],
         Field(min_length=1, max_length=THRESHOLDS_MAX, json_schema_extra={"uniqueItems": True}),
     ] = Field(default=list(THRESHOLDS), description="Percent of the limit at which to warn.", examples=[[50, 80, 100]])
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from taximeter_dashboard.auth.claims import named
 from taximeter_dashboard.context import CurrentContext, WorkspaceContext, authorize
 from taximeter_dashboard.errors import NotFoundError
 from taximeter_dashboard.formatting import times
 from taximeter_dashboard.pages import tracking
-from taximeter_dashboard.pages.owner_settings import named
 from taximeter_dashboard.pages.panels import decimals_max
 from taximeter_dashboard.pages.render import base
 from taximeter_dashboard.reading import accounts
