@@ -24,6 +24,7 @@ from taximeter_cli.commands import (
     publish,
     quarantine,
     rebuild,
+    reconcile,
     statement,
     tokens,
     upkeep,
@@ -92,6 +93,7 @@ app.add_typer(tokens.app, name="tokens")
 app.command("verify")(audit.verify)
 app.command("checkpoint")(audit.checkpoint)
 app.command("drain")(drain.drain)
+app.command("reconcile")(reconcile.reconcile)
 app.command("rebuild")(rebuild.rebuild)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)

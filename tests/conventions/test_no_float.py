@@ -17,6 +17,7 @@ NEVER = (
     "db/taximeter_db/*.py",
     "producers/taximeter/pricing/*.py",
     "worker/taximeter_worker/pricing/*.py",
+    "worker/taximeter_worker/bills/*.py",
     "worker/taximeter_worker/decode/*.py",
     "worker/taximeter_worker/consume/batch.py",
     "worker/taximeter_worker/tasks/replay.py",

@@ -6,6 +6,7 @@ TaximeterWorkerError
  ├── MetricsPortTakenError    the metrics port is in use
  ├── AddressRefusedError      notices may not be sent to that address
  ├── LockTakenError      another worker does this work at the moment
+ ├── BillError           a provider's bill cannot be read
  ├── DrainError          a broker cannot be emptied into another
  ├── CorrectionError     a correction of a quarantined event cannot be applied
  ├── RepriceError        a repricing cannot be done (in ``reprice``)
@@ -37,6 +38,10 @@ class AddressRefusedError(TaximeterWorkerError):
 
 class LockTakenError(TaximeterWorkerError):
     """Another worker does this work at the moment; try again later."""
+
+
+class BillError(TaximeterWorkerError, ValueError):
+    """A provider's bill cannot be read, or says nothing of its models; the sentence says what is missing."""
 
 
 class DrainError(TaximeterWorkerError):
