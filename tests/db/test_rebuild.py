@@ -240,6 +240,24 @@ def test_a_fault_that_came_later_is_none_of_the_moment_before(booked: Connection
     assert [(one.kind, one.entry) for one in rebuild(owner).differences if one.kind == "running"] == [("running", 5)]
 
 
+def test_a_change_of_limits_holds_from_its_change_of_status_on(booked: Connection[Any], owner: Connection[Any]) -> None:
+    # a statement that changes many workspaces logs their limits at its end, after the first rows were changed
+    workspaces.set_limits(booked, "b", minimum=money.to_pico(Decimal(4)), low=money.to_pico(Decimal(9)), by="ada")
+    (changed,) = booked.execute(  # type: ignore[misc]
+        "SELECT max(changed_at) FROM taximeter.status_changes WHERE workspace_id = 'b' AND cause = 'settings'"
+    ).fetchone()
+    booked.execute(
+        "UPDATE taximeter.workspace_changes SET changed_at = clock_timestamp()"
+        " WHERE workspace_id = 'b' AND changed_at >= %s", [changed]
+    )  # fmt: skip
+    state, rebuilt = made(owner, changed)
+    assert rebuilt.ok
+    assert state["b"][1:4] == (Decimal(4), Decimal(9), "insufficient")
+    state, rebuilt = made(owner, changed - dt.timedelta(microseconds=1))
+    assert rebuilt.ok
+    assert state["b"][1:4] == (Decimal(-3), Decimal(1), "sufficient")
+
+
 def test_runs_of_blocks_read_each_row_once(
     conn: Connection[Any], owner: Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,89 @@ def test_what_is_no_bill_is_refused_with_what_is_missing(provider: str, text: st
         list(PROVIDERS[provider].read(text))
 
 
+@pytest.mark.parametrize(
+    ("provider", "text", "read"),
+    [
+        (
+            "openai",
+            GOOD_PAGE
+            % GOOD_COST.replace("x, input", "gpt-4o-2024-08-06, cached input").replace('"value": 1', '"value": 0.1'),
+            [("gpt-4o-2024-08-06", "cached_input_tokens", None, "0.1")],
+        ),
+        ("openai", GOOD_PAGE % GOOD_COST.replace("x, input", "web search"), [("web search", None, None, "1")]),
+        (
+            "openai",
+            GOOD_PAGE % '{"object": "organization.usage.completions.result", "model": "m", "input_tokens": 100,'
+            ' "input_cached_tokens": 30, "input_audio_tokens": 20, "output_tokens": 9, "output_audio_tokens": 4}',
+            [
+                ("m", "input_tokens", "50", None),
+                ("m", "cached_input_tokens", "30", None),
+                ("m", "input_audio_tokens", "20", None),
+                ("m", "output_tokens", "5", None),
+                ("m", "output_audio_tokens", "4", None),
+            ],
+        ),
+        (
+            "anthropic",
+            (
+                '{"data": [{"starting_at": "2025-11-10T00:00:00Z", "results": [{"amount": "123.45", "currency": "USD", "model": "c",'
+                ' "cost_type": "tokens", "token_type": "cache_creation.ephemeral_1h_input_tokens"},'
+                ' {"amount": "7", "currency": "USD", "model": null, "cost_type": "web_search", "token_type": null}]}]}'
+            ),
+            [("c", "cache_write_1h_tokens", None, "1.2345"), ("web_search", None, None, "0.07")],
+        ),
+        (
+            "anthropic",
+            (
+                '{"data": [{"starting_at": "2025-11-10T00:00:00Z", "results": [{"model": "c", "uncached_input_tokens": 1,'
+                ' "cache_read_input_tokens": 2, "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},'
+                ' "output_tokens": 5}]}]}'
+            ),
+            [
+                ("c", "input_tokens", "1", None),
+                ("c", "cached_input_tokens", "2", None),
+                ("c", "cache_write_tokens", "3", None),
+                ("c", "cache_write_1h_tokens", "4", None),
+                ("c", "output_tokens", "5", None),
+            ],
+        ),
+        (
+            "aws",
+            (
+                f"{AWS_HEADER}\n,,Usage,AmazonBedrock,2025-11-10T23:00:00.000Z,,EUC1-Nova2.0Lite-cache-read-input-token-count,,2.5,,"
+                "0.01,USD,,1M tokens,\n,,Usage,AmazonBedrock,2025-11-10T00:00:00Z,,USE1-Guardrail-ContentPolicyUnits,,3,,0.45,USD,,,\n"
+            ),
+            [
+                ("Nova2.0Lite", "cached_input_tokens", "2500000.0", "0.01"),
+                ("Guardrail-ContentPolicyUnits", None, None, "0.45"),
+            ],
+        ),
+        (
+            "google",
+            (
+                '{"service": {"description": "Gemini API"}, "sku": {"description": "Gemini 2.5 Flash Lite Cached Input tokens"},'
+                ' "usage": {"amount": 7, "unit": "count"}, "usage_start_time": "2025-11-10 07:00:00 UTC", "cost": 0.000001,'
+                ' "cost_type": "regular", "currency": "USD"}'
+            ),
+            [("Gemini 2.5 Flash Lite", "cached_input_tokens", "7", "0.000001")],
+        ),
+    ],
+)
+def test_lines_are_read_exactly(
+    provider: str, text: str, read: list[tuple[str, str | None, str | None, str | None]]
+) -> None:
+    found = list(PROVIDERS[provider].read(text))
+    assert {line.day for line in found} == {dt.date(2025, 11, 10)}
+    assert [
+        (
+            line.model,
+            line.unit,
+            *(None if number is None else format(number, "f") for number in (line.quantity, line.cost)),
+        )
+        for line in found
+    ] == read
+
+
 def test_pages_may_stand_in_one_list() -> None:
     page = json.loads((BILLS / "openai_costs.json").read_text())
     pages = json.dumps([{**page, "has_more": True}, page])
