@@ -19,18 +19,22 @@ def build(
     payment_id: str,
     kind: str = "top_up",
     transaction: Mapping[str, str] | None = None,
-    note: str | None = None,
+    **more: Any,
 ) -> Payment:
     """Build the payment as an event and read it as the worker would: one rule book, one fingerprint.
+
+    `more` are further members of ``data``, such as ``note`` and ``expires``; None: it is not given.
 
     Raises:
         UsageError: The worker would reject it; the sentence says why.
     """
-    data: dict[str, Any] = {"amount": amount, "kind": kind}
+    data: dict[str, Any] = {
+        "amount": amount,
+        "kind": kind,
+        **{name: value for name, value in more.items() if value is not None},
+    }
     if transaction:
         data["transaction"] = dict(transaction)
-    if note is not None:
-        data["note"] = note
     now = time.time_ns() // 1000
     event = {
         "specversion": "1.0",

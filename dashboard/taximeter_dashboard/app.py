@@ -13,8 +13,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
 from taximeter_dashboard import problems
+from taximeter_dashboard.api import account, documents, routes
 from taximeter_dashboard.api import budgets as api_budgets
-from taximeter_dashboard.api import documents, routes
 from taximeter_dashboard.api.middleware import ApiMiddleware
 from taximeter_dashboard.auth import sign_in
 from taximeter_dashboard.context import AppContext, Explain, Held
@@ -71,6 +71,7 @@ def create_app(
     for router in (
         routes.router,
         api_budgets.router,
+        account.router,
         routes.lists,
         routes.health,
         sign_in.router,

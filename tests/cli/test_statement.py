@@ -142,3 +142,11 @@ def test_without_the_extra_the_error_names_it(run: Run, booked, tmp_path: Path, 
 )
 def test_amounts_on_paper_are_exact(pico: int, text: str):
     assert pdf.exact(pico) == text
+
+
+def test_credit_that_expires_is_booked_with_its_terms(run: Run):
+    terms = ("--kind", "promo", "--expires", "2099-12-31T23:00:00+01:00", "--priority", "3")
+    assert json.loads(run("credit", "acme", "5", "--id", "p", *terms, "--json"))["balance"] == "5"
+    transaction = json.loads(run("receipt", "acme", "p", "--json"))["transaction"]
+    assert transaction == {"grant_expires": "2099-12-31T22:00:00+00:00", "grant_priority": "3"}
+    assert "bad_kind" in run("credit", "acme", "5", "--id", "q", "--expires", "2099-12-31T23:00:00Z", code=2)

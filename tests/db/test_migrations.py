@@ -19,6 +19,7 @@ from taximeter_db.models import (  # noqa: F401  (they register their tables)
     base,
     budgets,
     flags,
+    grants,
     keys,
     ledger,
     notices,

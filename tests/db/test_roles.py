@@ -47,6 +47,7 @@ MATRIX: dict[str, dict[str, str]] = {
         "dashboard": f"{ADD} UPDATE DELETE",
     },
     "statements": {"worker": ADD, "dashboard": ADD},
+    "grants": {"worker": f"{ADD} UPDATE(settled_at)", "dashboard": "SELECT"},
     "statement_zones": {"worker": "SELECT", "dashboard": f"{ADD} UPDATE"},
     "notices": {"worker": f"{ADD} DELETE", "dashboard": ADD},
     "notice_deliveries": {"worker": f"{ADD} UPDATE DELETE", "dashboard": f"{ADD} UPDATE"},

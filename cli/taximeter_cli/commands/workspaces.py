@@ -241,6 +241,14 @@ def credit(
         ),
     ] = None,
     note: Annotated[str | None, typer.Option(metavar="N", help="A remark that stays with the payment.")] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Of a promo: until when it can be used, such as 2026-12-31T22:00:00Z."),
+    ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of promos that expire at once, the lowest number is used first; 0 to 1000."),
+    ] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
@@ -256,7 +264,9 @@ def credit(
 
     given = {"reference": reference, "payment_id": concerned}
     transaction = {name: text for name, text in given.items() if text is not None}
-    payment = payments.build(workspace_id, amount, payment_id, kind, transaction, note)
+    payment = payments.build(
+        workspace_id, amount, payment_id, kind, transaction, note=note, expires=expires, priority=priority
+    )
     known = session.settings(data_dir)
     with session.booking(known) as conn:
         outcome = booking.book(conn, (), [payment], context=BookingContext(policy=policy_of(known)))

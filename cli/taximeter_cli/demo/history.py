@@ -167,7 +167,7 @@ class Past:
         # What the live demonstration would book again on its first start must be the same payment.
         bare = kind != "top_up" or payment_id.startswith("demo-first")
         transaction = None if bare else {"reference": f"pi_{self._chance.getrandbits(48):012x}"}
-        payment = payments.build(workspace, amount, payment_id, kind, transaction, note)
+        payment = payments.build(workspace, amount, payment_id, kind, transaction, note=note)
         payment.occurred_at = _microseconds(moment)
         self._set(moment)
         self._note(booking.book(self._conn, (), [payment], context=BookingContext(policy=self._plan.policy)))

@@ -10,6 +10,7 @@ from typing import Any, Final
 from taximeter_dashboard.reading.spending import Analysis
 from taximeter_db.budgets.reading import BudgetNow
 from taximeter_db.ledger import columns
+from taximeter_db.ledger.grants import GrantNow
 from taximeter_db.money import format_usd
 from taximeter_db.queries.payments import PaymentRow
 from taximeter_db.queries.summary import Glance, Summary
@@ -83,6 +84,17 @@ def payment(row: PaymentRow) -> dict[str, Any]:
         "note": row.note,
         "occurred_at": utc(row.occurred_at),
         "recorded_at": utc(row.recorded_at),
+    }
+
+
+def grant(row: GrantNow) -> dict[str, Any]:
+    """A grant."""
+    return {
+        "payment_id": row.payment_id,
+        "amount": format_usd(row.amount),
+        "left": format_usd(row.left),
+        "expires_at": utc(row.expires_at),
+        "priority": row.priority,
     }
 
 

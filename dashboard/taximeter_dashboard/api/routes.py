@@ -15,13 +15,12 @@ from taximeter_dashboard.api.answers import Limit, WorkspaceId, as_json
 from taximeter_dashboard.context import AppContext, CurrentContext, authorize, viewer_of
 from taximeter_dashboard.errors import NotFoundError, ProblemError
 from taximeter_dashboard.formatting import times
-from taximeter_dashboard.reading import accounts, cursors, filters, listing, spending
+from taximeter_dashboard.reading import cursors, filters, listing, spending
 from taximeter_dashboard.reading.listing import Sort
 from taximeter_db import status_changes
 from taximeter_db.budgets import reading as budgets
 from taximeter_db.ledger import rollups
 from taximeter_db.queries import filtered, summary, usages
-from taximeter_db.statements import documents as statement_documents
 
 PAYLOAD_BYTES_MAX = 32 * 1024 * 1024
 
@@ -246,32 +245,6 @@ def list_status_changes(
             "kept_since": bodies.utc(since),
         }
     )
-
-
-@router.get("/statements", response_model=documents.StatementsDocument)
-def list_statements(
-    request: Request,
-    app_context: CurrentContext,
-    workspace_id: WorkspaceId,
-    limit: Limit = 20,
-    before: Annotated[int | None, Query(ge=1, le=10**6, description="`next` of the page before.", examples=[7])] = None,
-) -> Response:
-    """Statements by month, newest first; the first one is the month that runs, which is not final."""
-    with app_context.database() as conn:
-        authorize(request, conn, workspace_id)
-        found, following = accounts.listed(conn, workspace_id, before, limit)
-    return as_json({"items": [bodies.in_utc(statement_documents.head(one)) for one in found], "next": following})
-
-
-@router.get("/statements/{month}", response_model=documents.StatementDocument)
-def read_statement(
-    request: Request, app_context: CurrentContext, workspace_id: WorkspaceId, month: accounts.Month
-) -> Response:
-    """A month's account: opening + payments - usage = closing. A month that is over never changes."""
-    with app_context.database() as conn:
-        authorize(request, conn, workspace_id)
-        found = accounts.statement(conn, workspace_id, month)
-    return as_json(bodies.in_utc(statement_documents.body(found)))
 
 
 @router.get("/analysis", response_model=documents.AnalysisDocument)

@@ -24,7 +24,7 @@ from taximeter_dashboard.pages import panels
 from taximeter_dashboard.pages.render import base, render, safe_path, wants_panel, wants_part
 from taximeter_dashboard.reading import filters, listing
 from taximeter_dashboard.reading.listing import Sort
-from taximeter_db.ledger import rollups
+from taximeter_db.ledger import grants, rollups
 from taximeter_db.prices import store
 from taximeter_db.queries import filtered, labels, payments, usages
 from taximeter_db.statements import pdf
@@ -184,6 +184,7 @@ def show_payments(
             found=found,
             lines=lines,
             place=place,
+            grants=grants.standing(conn, workspace_id),
             export=estimate.expect("payments", lines, found.payment_count),
             decimals=panels.decimals_max([row.amount for row in lines]),
             decimals_after=panels.decimals_max([row.balance_after for row in lines]),

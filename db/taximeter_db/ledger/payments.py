@@ -15,7 +15,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from taximeter_db import flag_debts, status_changes
-from taximeter_db.ledger import binary_rows
+from taximeter_db.ledger import binary_rows, grants
 from taximeter_db.ledger.common import MissingWorkspacesError, conflict, insert_quarantined, state_from_row
 from taximeter_db.ledger.context import BookingContext
 from taximeter_db.ledger.events import Outcome, Payment, Rejected, WorkspaceState
@@ -51,6 +51,7 @@ def transact(
         if touched:
             mine.states, links = _credit(conn, new, touched)
             _append(conn, new, mine.states, links)
+            grants.put(conn, new)
             outbox.put(conn, compose.of_payments(new, mine.states))
             status_changes.append(conn, status_changes.of_payments(new, mine.states))
         insert_quarantined(conn, [*rejected, *conflicts], mine)

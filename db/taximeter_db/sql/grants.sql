@@ -37,6 +37,7 @@ GRANT SELECT, INSERT ON taximeter.usage_names, taximeter.usage_id_pages TO taxim
 GRANT SELECT, UPDATE (window_start, reached, exceeded, due_at) ON taximeter.budgets TO taximeter_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON taximeter.budget_spending TO taximeter_worker;
 GRANT SELECT, INSERT ON taximeter.budget_crossings TO taximeter_worker;
+GRANT SELECT, INSERT, UPDATE (settled_at) ON taximeter.grants TO taximeter_worker;
 -- It closes months, which nobody changes again.
 GRANT SELECT, INSERT ON taximeter.statements TO taximeter_worker;
 GRANT SELECT ON taximeter.statement_zones TO taximeter_worker;
@@ -73,6 +74,7 @@ GRANT SELECT, INSERT ON taximeter.notices TO taximeter_dashboard;
 GRANT SELECT, INSERT, UPDATE ON taximeter.notice_deliveries, taximeter.notice_lanes TO taximeter_dashboard;
 GRANT SELECT ON taximeter.notice_tries TO taximeter_dashboard;
 GRANT SELECT, INSERT, UPDATE, DELETE ON taximeter.notice_targets TO taximeter_dashboard;
+GRANT SELECT ON taximeter.grants TO taximeter_dashboard;
 -- It closes a month that it is asked for, if no worker has yet.
 GRANT SELECT, INSERT ON taximeter.statements TO taximeter_dashboard;
 GRANT SELECT, INSERT, UPDATE ON taximeter.statement_zones TO taximeter_dashboard;

@@ -97,6 +97,19 @@ def event_time(value: object) -> int:
         raise EventRejectedError("bad_time", _hint(value)) from None
 
 
+def moment(value: object, path: str) -> str:
+    """Another time of an event, in UTC as ``2026-12-31T22:00:00+00:00``: the same moment is the same text.
+
+    Raises:
+        EventRejectedError: ``timezone_required`` or ``bad_time``; the sentence names `path`.
+    """
+    try:
+        at = event_time(value)
+    except EventRejectedError as error:
+        raise EventRejectedError(error.reason, error.detail.replace("time", path, 1)) from None
+    return (dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=at)).isoformat()
+
+
 def _hint_for_other_types(value: object) -> str:
     if value is None:
         return f"time is missing: it says when the usage happened. {_SHAPE}"

@@ -14,7 +14,9 @@ from taximeter import limits, names
 from taximeter.labels import TEXTS_MAX
 from taximeter_db import money
 from taximeter_db.errors import AmountError
+from taximeter_db.ledger import grants
 from taximeter_db.ledger.columns import Labels
+from taximeter_worker.decode import clock
 from taximeter_worker.decode.numbers import Literal
 from taximeter_worker.decode.result import LABEL_COLUMNS, NOTE_MAX, TRANSACTION_TEXT_MAX, EventRejectedError
 
@@ -22,6 +24,7 @@ _WORKSPACE = re.compile(limits.WORKSPACE_ID_PATTERN, re.ASCII)
 _UNIT = re.compile(limits.UNIT_PATTERN, re.ASCII)
 _TAG_KEY = re.compile(limits.TAG_KEY_PATTERN, re.ASCII)
 _PLAIN_AMOUNT = re.compile(r"([+-]?)([0-9]++)(?:\.([0-9]++))?", re.ASCII)
+_PRIORITY = re.compile(r"[0-9]{1,4}", re.ASCII)
 _AMOUNT_HINT: Final = 'Write it as a text of plain digits with a point, such as "25.00".'
 _AMOUNT_DECIMALS_MAX: Final = 12
 
@@ -254,6 +257,34 @@ def _texts(value: object) -> dict[str, str]:
             raise EventRejectedError("bad_type", f"{path} must be a text, not {kind_of(member)}; put it in quotes.")
         text(member, path, TRANSACTION_TEXT_MAX)
     return dict(value)
+
+
+def grant(expires: object, priority: object, kind: str, members: dict[str, str] | None) -> dict[str, str] | None:
+    """The transaction of a payment with ``data.expires`` and ``data.priority`` in it, which make a promo a grant.
+
+    Raises:
+        EventRejectedError: ``bad_time``, ``timezone_required``, ``bad_type``, ``bad_kind`` or ``out_of_range``.
+    """
+    for name in (grants.EXPIRES, grants.PRIORITY):
+        if name in (members or {}):
+            raise EventRejectedError(
+                "bad_type", f"data.transaction.{name} is kept for a grant's terms; give data.expires and data.priority."
+            )
+    if expires is None:
+        if priority is not None:
+            raise EventRejectedError("bad_type", "data.priority goes with data.expires: it orders credit that expires.")
+        return members
+    if kind != grants.KIND:
+        raise EventRejectedError("bad_kind", f"data.expires goes with the kind {grants.KIND} alone: only that expires.")
+    moment = clock.moment(expires, "data.expires")
+    order = Literal("0") if priority is None else priority
+    if not isinstance(order, Literal):
+        raise EventRejectedError("bad_type", f"data.priority must be a number, not {kind_of(priority)}.")
+    if not _PRIORITY.fullmatch(order) or int(order) > grants.PRIORITY_MAX:
+        raise EventRejectedError(
+            "out_of_range", f"data.priority must be a whole number from 0 to {grants.PRIORITY_MAX}."
+        )
+    return {**(members or {}), grants.EXPIRES: moment, grants.PRIORITY: str(int(order))}
 
 
 def note(value: object) -> str | None:

@@ -15,7 +15,7 @@ _OTHER_COLUMNS: Final = {"user": "user_id", "hold": "hold_id"}
 LABEL_COLUMNS: Final = {name: _OTHER_COLUMNS.get(name, name) for name in labels.NAMES}
 """The labels, each with its column of the log. To the fingerprint they are what they were before they meant something: members."""
 USAGE_DATA_NAMES: Final = PRICED_NAMES.union(PAYLOAD_NAMES, LABEL_COLUMNS)
-PAYMENT_DATA_NAMES: Final = frozenset(("amount", "kind", "transaction", "note"))
+PAYMENT_DATA_NAMES: Final = frozenset(("amount", "kind", "transaction", "note", "expires", "priority"))
 
 NOTE_MAX: Final = 2000
 TRANSACTION_TEXT_MAX: Final = 2000

@@ -288,7 +288,7 @@ def _payment(envelope: _Envelope, data: Object) -> Payment:
     given = data.get("transaction")
     if isinstance(given, Object):
         _no_duplicate(given, "data.transaction")
-    transaction = fields.transaction(given, kind)
+    transaction = fields.grant(data.get("expires"), data.get("priority"), kind, fields.transaction(given, kind))
     note = fields.note(data.get("note"))
     return Payment(
         workspace_id=envelope.workspace_id,

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from psycopg import Connection
 
+from taximeter_db.connect import connection
 from taximeter_db.errors import StatementError
 from taximeter_db.ledger import rollups
 from taximeter_db.statements import reading
@@ -18,6 +19,12 @@ BUDGET_SECONDS = 60.0
 CLOSE_STATEMENTS = TaskDefinition("taximeter.close_statements", every_seconds=SECONDS, expires_seconds=SECONDS)
 
 log = structlog.get_logger(__name__)
+
+
+def close_due(database_url: str) -> int:
+    """`close_statements` on a connection of its own: the task."""
+    with connection(database_url) as conn:
+        return close_statements(conn)
 
 
 def close_statements(conn: Connection[Any]) -> int:

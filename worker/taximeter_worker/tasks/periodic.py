@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from functools import partial
 from typing import Any
 
 import structlog
@@ -27,9 +28,10 @@ from taximeter_worker.notices.deliverer import Deliverer
 from taximeter_worker.pricing.loading import load_book
 from taximeter_worker.settings import Settings
 from taximeter_worker.tasks.budget_periods import END_PERIODS, end_periods
-from taximeter_worker.tasks.close_statements import CLOSE_STATEMENTS, close_statements
+from taximeter_worker.tasks.close_statements import CLOSE_STATEMENTS, close_due
 from taximeter_worker.tasks.definition import TaskDefinition, add
 from taximeter_worker.tasks.deliver_notices import DELIVER
+from taximeter_worker.tasks.expire_grants import EXPIRE_GRANTS, expire_due
 from taximeter_worker.tasks.replay import ReplayContext, replay_waiting
 from taximeter_worker.tasks.roll_up import ROLL_UP, roll_up
 
@@ -50,6 +52,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "notices": DELIVER.schedule(),
     "budget_periods": END_PERIODS.schedule(),
     "statements": CLOSE_STATEMENTS.schedule(),
+    "grants": EXPIRE_GRANTS.schedule(),
 }
 
 
@@ -109,12 +112,8 @@ def register(app: Celery, settings: Settings, metrics: Metrics) -> None:
         ):
             return end_periods(conn, FlagPublisher(writer, metrics))
 
-    def close_months() -> int:
-        """Close the months that are over."""
-        with connection(settings.database_url) as conn:
-            return close_statements(conn)
-
-    add(app, metrics, CLOSE_STATEMENTS, close_months)
+    add(app, metrics, CLOSE_STATEMENTS, partial(close_due, settings.database_url))
+    add(app, metrics, EXPIRE_GRANTS, partial(expire_due, settings, metrics))
     add(app, metrics, END_PERIODS, end_budget_periods)
     add(app, metrics, REPLAY, replay_missing_prices)
     add(app, metrics, PARTITIONS, ensure_partitions)

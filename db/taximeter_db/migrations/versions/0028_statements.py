@@ -1,4 +1,4 @@
-"""Statements: a month's account of a workspace, stored once the month is over.
+"""Statements: a month's account of a workspace, stored once the month is over; and grants: credit that expires.
 
 Revision ID: 0028
 Revises: 0027
@@ -46,8 +46,19 @@ CREATE TABLE taximeter.statement_zones (
     CONSTRAINT statement_zones_zone_check CHECK (char_length(zone) BETWEEN 1 AND 64)
 );
 
+CREATE TABLE taximeter.grants (
+    workspace_id text COLLATE "C" NOT NULL,
+    payment_id text COLLATE "C" NOT NULL,
+    expires_at timestamptz NOT NULL,
+    priority smallint NOT NULL,
+    settled_at timestamptz,
+    CONSTRAINT grants_pkey PRIMARY KEY (workspace_id, payment_id),
+    CONSTRAINT grants_priority_check CHECK (priority BETWEEN 0 AND 1000)
+);
+CREATE INDEX grants_expires_at_idx ON taximeter.grants (expires_at) WHERE settled_at IS NULL;
+
 SELECT taximeter.make_append_only('statements');
-SELECT taximeter.keep_to_workspace(name) FROM unnest(ARRAY['statements', 'statement_zones']) AS name;
+SELECT taximeter.keep_to_workspace(name) FROM unnest(ARRAY['statements', 'statement_zones', 'grants']) AS name;
 """
 
 
