@@ -147,14 +147,14 @@ class Stage:
         point = self._dice.choice(points)
         part.start(TAXIMETER_FAILPOINT=f"{point}{self._dice.randint(1, 8)}" if point else "")
 
-    def _lives(self, part: Any) -> bool:
+    def _lives(self, part: Any = None) -> bool:
         """Whether a part runs; of the others, those that died where they were told to are started again."""
         for other in (other for parts in self.parts.values() for other in parts):
             if other is not part and not other.running:
                 self.deaths += 1
                 self._as_if_a_minute_passed()
                 other.start(TAXIMETER_FAILPOINT="")
-        return bool(part.running)
+        return part is None or bool(part.running)
 
     def _as_if_a_minute_passed(self) -> None:
         """Leases of the dead run out, and waits after a failure end."""
@@ -172,18 +172,15 @@ class Stage:
     def settle(self) -> None:
         """Let all that is published be booked, and all that was written be delivered."""
         self._traffic.stop()
-        for part in (part for parts in self.parts.values() for part in parts):
-            if not part.running:
-                part.start(TAXIMETER_FAILPOINT="")
         booked = "SELECT coalesce(sum(usage_count + payment_count), 0)::bigint FROM taximeter.workspaces"
-        eventually(
-            lambda: self._conn.execute(booked).fetchone() == (self._traffic.sent,), PATIENCE_SECONDS, "all is booked"
-        )
-        self._as_if_a_minute_passed()
         waiting = "SELECT count(*) FROM taximeter.notice_deliveries WHERE state <> 'delivered'"
-        eventually(
-            lambda: self._conn.execute(waiting).fetchone() == (0,), PATIENCE_SECONDS, "every notice is delivered"
-        )
+        self._until(booked, self._traffic.sent, "all is booked")
+        self._as_if_a_minute_passed()
+        self._until(waiting, 0, "every notice is delivered")
+
+    def _until(self, query: str, count: int, what: str) -> None:
+        # Those that are still to die somewhere may do so only now.
+        eventually(lambda: self._lives() and self._conn.execute(query).fetchone() == (count,), PATIENCE_SECONDS, what)
 
     def close(self) -> None:
         self._traffic.stop()

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
-from taximeter_dashboard.api import bodies, documents, parameters, problems
+from taximeter_dashboard.api import bodies, budget_documents, parameters, problems
 from taximeter_dashboard.api.answers import Limit, WorkspaceId, as_json
 from taximeter_dashboard.auth.claims import named
 from taximeter_dashboard.context import CurrentContext, authorize
@@ -37,7 +37,7 @@ router = APIRouter(
 )
 
 
-@router.get("/budgets", response_model=documents.BudgetsDocument)
+@router.get("/budgets", response_model=budget_documents.BudgetsDocument)
 def list_budgets(
     request: Request,
     app_context: CurrentContext,
@@ -61,13 +61,13 @@ def may_write(request: Request, app_context: CurrentContext, workspace_id: Works
         authorize(request, conn, workspace_id, write=True)
 
 
-@router.put("/budgets/{name:path}", response_model=documents.BudgetDocument, dependencies=[Depends(may_write)])
+@router.put("/budgets/{name:path}", response_model=budget_documents.BudgetDocument, dependencies=[Depends(may_write)])
 def set_budget(
     request: Request,
     app_context: CurrentContext,
     workspace_id: WorkspaceId,
     name: Name,
-    given: documents.BudgetTermsDocument,
+    given: budget_documents.BudgetTermsDocument,
 ) -> Response:
     """Set a budget, or change the one of this name. What was spent in its present period is counted from the log.
 
