@@ -1,4 +1,4 @@
-"""Providers' bills against the log: each planted difference is found and named, and what is no bill is refused."""
+"""Providers' bills against the log: each planted difference is found and named, and what is not a bill is refused."""
 
 from __future__ import annotations
 

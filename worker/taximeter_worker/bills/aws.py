@@ -37,7 +37,7 @@ def read(text: str) -> Iterator[Line]:
     """The lines of one file.
 
     Raises:
-        BillError: It is no such report.
+        BillError: It is not such a report.
     """
     for row in rows(text, COLUMNS, "a Cost and Usage Report 2.0 of AWS"):
         if row["line_item_product_code"] == _BEDROCK and row["line_item_line_item_type"] in _COUNTED:

@@ -14,7 +14,7 @@ def buckets(
     """Each bucket of time of a page, or of a list of pages, with its results.
 
     Raises:
-        BillError: It is no such page, or the last one says that there are more.
+        BillError: It is not such a page, or the last one says that there are more.
     """
     pages = page if isinstance(page, list) else [page]
     if not pages:
