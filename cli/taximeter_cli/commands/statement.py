@@ -40,6 +40,7 @@ def statement(
     from taximeter_cli import session
     from taximeter_db.errors import SettingsError
     from taximeter_db.statements import documents, reading, terms
+    from taximeter_db.workspaces import check_id
 
     try:
         wanted = None if month is None else terms.parse_month(month)
@@ -48,7 +49,7 @@ def statement(
     if wanted is None and (pdf or csv):
         raise UsageError("--pdf and --csv take one month: give it with --month YYYY-MM")
     with session.database(data_dir) as conn:
-        _catch_up(conn, workspace_id)
+        check_id(workspace_id)
         if wanted is None:
             _list(_months(conn, workspace_id), workspace_id, json=json)
             return
@@ -61,17 +62,6 @@ def statement(
         console.emit(documents.body(found))
         return
     _show(found)
-
-
-def _catch_up(conn: Connection[Any], workspace_id: str) -> None:
-    """Bring the rollups up to the log, so that little is read from the log itself."""
-    from taximeter_db.ledger import rollups
-    from taximeter_db.workspaces import check_id
-
-    check_id(workspace_id)
-    reached, count = rollups.follow(conn, workspace_id, rollups.RUN_MAX)
-    while reached < count:
-        reached, count = rollups.advance(conn, workspace_id)
 
 
 def _months(conn: Connection[Any], workspace_id: str) -> list[Statement]:

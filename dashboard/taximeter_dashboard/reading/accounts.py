@@ -15,8 +15,8 @@ from taximeter_db.ledger import rollups
 from taximeter_db.statements import pdf, reading, terms
 from taximeter_db.statements.terms import Statement
 
-ROLL_UP_MAX: Final = 50_000
-"""Usages that are rolled up before a month is added up; what is left is read from the log."""
+ROLL_UP_MAX: Final = 1_000
+"""Usages that are rolled up before a month is added up; what is left is read from the log, which is faster."""
 Month = Annotated[
     str, Path(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$", description="Year and month.", examples=["2026-11"])
 ]

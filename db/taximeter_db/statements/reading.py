@@ -16,6 +16,7 @@ from taximeter_db.errors import NotFoundError, SettingsError
 from taximeter_db.models import statements as models
 from taximeter_db.models.base import Id
 from taximeter_db.queries import payments
+from taximeter_db.queries.payments import PaymentRow
 from taximeter_db.statements import adding, pdf
 from taximeter_db.statements.terms import UTC, Period, Statement, following, from_json, to_json
 
@@ -141,8 +142,13 @@ def as_pdf(conn: Connection[Any], statement: Statement) -> bytes:
     Raises:
         StatementError: The extra ``pdf`` is not installed.
     """
+    return pdf.statement(statement, one_by_one(conn, statement))
+
+
+def one_by_one(conn: Connection[Any], statement: Statement) -> list[PaymentRow]:
+    """The first `PAYMENTS_MAX` payments of a statement."""
     last = min(statement.payment_last, statement.payment_first + PAYMENTS_MAX - 1)
-    return pdf.statement(statement, payments.between(conn, statement.workspace_id, statement.payment_first, last))
+    return payments.between(conn, statement.workspace_id, statement.payment_first, last)
 
 
 def _span(conn: Connection[Any], running: Statement) -> str:

@@ -10,7 +10,6 @@ from psycopg import Connection
 
 from taximeter_db.connect import connection
 from taximeter_db.errors import StatementError
-from taximeter_db.ledger import rollups
 from taximeter_db.statements import reading
 from taximeter_worker.tasks.definition import TaskDefinition
 
@@ -40,9 +39,6 @@ def close_statements(conn: Connection[Any]) -> int:
     while time.monotonic() < ends and (workspaces := reading.due(conn, after=after)):
         for workspace_id in workspaces:
             try:
-                reached, count = rollups.follow(conn, workspace_id, rollups.RUN_MAX)
-                while reached < count:
-                    reached, count = rollups.advance(conn, workspace_id)
                 done += reading.close(conn, workspace_id)
             except StatementError as error:
                 log.warning("statement_not_closed", workspace=workspace_id, reason=str(error))
