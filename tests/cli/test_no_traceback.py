@@ -39,7 +39,12 @@ SENSIBLE: dict[tuple[str, ...], tuple[str, ...]] = {
     ("workspace", "readers"): ("acme", "--allow", "ada"),
     ("workspace", "erase-payloads"): ("acme", "--yes"),
     ("credit",): ("acme", "5.00", "--id", "p-1"),
+    ("statement",): ("acme",),
+    ("receipt",): ("acme", "p-1"),
     ("publish",): ("events.ndjson",),
+    ("drain",): ("--from", "redis://127.0.0.1:1/0"),
+    ("reconcile",): ("openai", "bill.json"),
+    ("rebuild",): (),
     ("prices", "set"): ("--tool", "chat", "--unit", "pages", "--price", "1"),
     ("prices", "policy"): ("free", "--tool", "chat"),
     ("prices", "missing"): (),
@@ -151,6 +156,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     (tmp_path / "events.ndjson").write_text(json.dumps(EVENT) + "\n")
     (tmp_path / "book.json").write_text('{"format": "taximeter-prices-1"}')
+    (tmp_path / "bill.json").write_text('{"object": "page", "data": [], "has_more": false, "next_page": null}')
     (tmp_path / "bytes.bin").write_bytes(bytes(range(256)) * 8)
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "deep.json").write_text("[" * 200_000)

@@ -98,6 +98,7 @@ def test_what_runs_by_itself_never_waits_for_an_exclusive_lock_without_end(datab
         if path.name == "demo_clock.sql":
             continue  # runs once, by the owner, while the demonstration's database is filled
         text = re.sub(r"--.*", "", path.read_text())
+        text = re.sub(r"\b(CREATE UNLOGGED TABLE|(CREATE|ALTER|DROP) TABLE) \{schema\}\.", "", text)  # nobody else's
         assert not BLOCKING.search(text), f"{path.name} changes a table"
     with connect.connection(database_url) as conn:
         functions = conn.execute(

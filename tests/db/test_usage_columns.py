@@ -125,8 +125,9 @@ def test_the_chain_covers_what_the_event_says(database_url: str):
     assert columns.CHAINED[-len(columns.LABELS) :] == tuple(columns.LABELS)
     for since in (False, True):
         text = verify_chunks.Chunk(entries=0, workspaces=0, since=since).statement()
-        (hashed,) = re.findall(r"usage_content\((.*?)\)", text, re.DOTALL)
-        assert _names(hashed) == columns.CHAINED
+        unlabelled, whole = re.findall(r"usage_content\((.*?)\)", text, re.DOTALL)
+        assert _names(whole) == columns.CHAINED == (*_names(unlabelled), *columns.LABELS)
+        assert all(f"u.{name} IS NULL" in text for name in columns.LABELS)
 
 
 def test_the_public_view_shows_these_columns(database_url: str):

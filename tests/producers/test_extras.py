@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "producers" / "taximeter" / "integrations"
 SHARED = {"__init__", "asgi", "bounds", "following", "http_answers", "iterating", "problems", "proxy"}
 """Modules that need no library of their own."""
-PARTS = {"worker", "embedded", "dashboard", "gateway", "parquet", "all"}
+PARTS = {"worker", "embedded", "dashboard", "gateway", "parquet", "pdf", "all"}
 LIBRARIES = {
     *("agents", "anthropic", "boto3", "botocore", "cohere", "django", "google.genai", "httpx", "httpx2"),
     *("langchain_core", "litellm", "llama_index", "mcp", "mistralai", "openai", "opentelemetry"),
