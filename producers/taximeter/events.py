@@ -42,6 +42,7 @@ ROUTING_KEYS: Final[dict[str, str]] = {
     names.PAYMENT_TYPE: names.PAYMENT_ROUTING_KEY,
 }
 """The routing key of each event type."""
+_USAGE_TYPE: Final = names.USAGE_TYPE  # at hand: it is read for every event
 
 
 class _Data(msgspec.Struct, gc=False, omit_defaults=True):
@@ -103,18 +104,17 @@ def check_event_id(event_id: object) -> str:
 
 def usage_line(
     workspace_id: str,
-    *,
     tool: str,
     quantities: Mapping[str, int | float | Decimal],
     provider: str | None,
     model: str | None,
-    labels: Labels = NO_LABELS,
     input: Any,  # noqa: A002 - the contract's name
     output: Any,
     metadata: Mapping[str, Any] | None,
     event_id: str | None,
     occurred_at: datetime | None,
     source: str,
+    labels: Labels = NO_LABELS,
 ) -> tuple[str, bytes]:
     """Check a usage and encode it as one line of JSON without the line feed.
 
@@ -144,7 +144,7 @@ def usage_line(
         given = msgspec.structs.astuple(labels)
         data = _LabelledData(tool, counted, provider, model, *given, input, output, metadata)
     stamp = _now() if occurred_at is None else _rfc3339(occurred_at)
-    event = _Event("1.0", names.USAGE_TYPE, event_id, source, workspace_id, stamp, data)
+    event = _Event("1.0", _USAGE_TYPE, event_id, source, workspace_id, stamp, data)
     try:
         return event_id, _encode(event)
     except (ValueError, TypeError, OverflowError, RecursionError):

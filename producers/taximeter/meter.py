@@ -28,6 +28,8 @@ from taximeter.lifetime import watch
 from taximeter.spool.lanes import BatchSettings
 from taximeter.spool.pipeline import MeterStats, Pipeline, PipelineSettings
 
+_USAGE_KEY: Final = names.USAGE_ROUTING_KEY
+
 EXIT_FLUSH_SECONDS: Final = 5.0
 
 
@@ -184,23 +186,21 @@ class Meter(Checks, Holds, Calls):
             ConfigurationError: The meter has no broker address.
             ClosedError: The meter is closed.
         """
-        event_id, line = usage_line(
+        event_id, line = usage_line(  # by position: names take a tenth of a microsecond
             workspace_id,
-            tool=tool,
-            quantities=quantities,
-            provider=provider,
-            model=model,
-            labels=(
-                NO_LABELS if user is None and tags is None and hold is None else labels(user=user, tags=tags, hold=hold)
-            ),
-            input=input,
-            output=output,
-            metadata=metadata,
-            event_id=id,
-            occurred_at=time,
-            source=self._source if source is None else check_source(source),
+            tool,
+            quantities,
+            provider,
+            model,
+            input,
+            output,
+            metadata,
+            id,
+            time,
+            self._source if source is None else check_source(source),
+            NO_LABELS if user is None and tags is None and hold is None else labels(user=user, tags=tags, hold=hold),
         )
-        key = names.USAGE_ROUTING_KEY if self._shards == 1 else names.usage_routing_key(workspace_id, self._shards)
+        key = _USAGE_KEY if self._shards == 1 else names.usage_routing_key(workspace_id, self._shards)
         pipeline = self._pipeline or self._no_broker()
         if hold is None:
             pipeline.put(key, line)
