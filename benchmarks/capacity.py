@@ -118,7 +118,7 @@ def model_lines(cost: Costs, rates: Sequence[int] = RATES) -> Iterable[list[str]
     yield ["PostgreSQL, write-ahead log, MB/s", *(f"{rate * cost.wal_bytes / 1e6:,.0f}" for rate in rates)]
     yield ["stored, TB a month", *(f"{rate * cost.stored_bytes * 86_400 * 30 / 1e12:,.1f}" for rate in rates)]
     limit = one_queue_limit(cost) * UTILISATION
-    yield ["shards, so that hot rows are no limit", *(f"{max(1, -(-rate // limit)):,.0f}" for rate in rates)]
+    yield ["shards, so that hot rows do not limit", *(f"{max(1, -(-rate // limit)):,.0f}" for rate in rates)]
 
 
 def _setup(cost: Costs, rate: float, **changes: Any) -> Setup:

@@ -239,7 +239,7 @@ def parse_time(text: str, *, zone_needed: bool = False) -> dt.datetime:
     """A time with its offset; one without is taken for UTC.
 
     Raises:
-        ValueError: It is none, lies outside the years 1 to 9999, or has no offset where one is needed.
+        ValueError: It is not a time, lies outside the years 1 to 9999, or has no offset where one is needed.
     """
     moment = dt.datetime.fromisoformat(text)
     if moment.tzinfo is None:

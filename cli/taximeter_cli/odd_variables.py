@@ -1,4 +1,4 @@
-"""Variables that look like settings and are none, told at the start of every command."""
+"""Variables that look like settings but are not, told at the start of every command."""
 
 from __future__ import annotations
 

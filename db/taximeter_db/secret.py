@@ -51,7 +51,7 @@ def _pieces(text: str) -> set[str]:
 
 
 def _passwords(address: str) -> set[str]:
-    """The password of one address, whole and in pieces; hosts and users are no secrets."""
+    """The password of one address, whole and in pieces; hosts and users are not secret."""
     password = address.partition("://")[2].rpartition("@")[0].partition(":")[2]
     in_query = set(re.findall(r"[?&](?:ssl)?password=([^&]+)", address))
     return {password, unquote(password), *re.split("[/?#@:]", password), *in_query, *map(unquote, in_query)}

@@ -17,7 +17,7 @@ BANNED = {
     r"\bof then\b": "of that time, or name the time",
     r"\bso many\b": "the number, or at most N",
     r"\bso often\b": "the number of times",
-    r"(?<!there )\bis no (?!longer\b)[a-z]+": "is not a …, there is no …",
+    r"(?<!there )\b(is|are) no (?!longer\b)[a-z]+": "is not a …, are not …, there is no …",
     r"\bwith a word\b": "with a message",
     r"\bnot to be had\b": "not available",
     r"\bwhat is more\b": "also",

@@ -26,7 +26,7 @@ HOME = "db/taximeter_db/core.py"
 
 
 def _constants(tree: ast.Module) -> list[ast.Constant]:
-    """String constants that are no docstrings."""
+    """String constants that are not docstrings."""
     free = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     return [
         node

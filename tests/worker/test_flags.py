@@ -119,7 +119,7 @@ DAMAGES = [
     ("HSET", "epoch", "-9", "version", "9"),
     ("HSET", "epoch", "9" * 19, "version", "1"),
 ]
-"""What no writer of ours leaves: another type, and positions that are no numbers or none that a ledger reaches."""
+"""What no writer of ours leaves: another type, and positions that are not numbers, or that no ledger reaches."""
 
 
 @pytest.mark.parametrize("key", [names.flag_key, names.balance_key])

@@ -24,7 +24,7 @@ GROUP BY 1
 u.event_id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-79a-f][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$'
 
 -- name: looks_own
--- The same in a fraction of the time, and wrong of ids that only look like one: they make the sums disagree, and what disagrees
+-- The same in a fraction of the time, but wrong for ids that only look like one: they make the sums disagree, and what disagrees
 -- is compared by `is_own`.
 u.event_id LIKE '________-____-____-____-____________' AND substr(u.event_id, 15, 1) <> '8' AND u.event_id = lower(u.event_id)
 

@@ -20,7 +20,7 @@ COLUMNS: Final = (
     "pricing_unit",
 )
 _COUNTED: Final = {"Usage", "DiscountedUsage", "SavingsPlanCoveredUsage"}
-"""Taxes, credits, fees and refunds are no model's."""
+"""Taxes, credits, fees and refunds belong to no model."""
 _BEDROCK: Final = "AmazonBedrock"
 _REGION: Final = re.compile(r"^[A-Z]{2,4}[0-9]-")
 _TYPE: Final = re.compile(r"^(?P<model>.+?)-(?:text-)?(?P<kind>cache-read|cache-write|input|output)-", re.IGNORECASE)

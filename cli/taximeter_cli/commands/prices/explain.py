@@ -58,7 +58,7 @@ def _read(name: str) -> bytes:
 
 
 def _decoded(body: bytes) -> Iterator[tuple[str, Any]]:
-    """Each event's id, and the usage or the sentence that says why it is none."""
+    """Each event's id, and the usage or the sentence that says why it is not a usage."""
     now = time.time_ns() // 1000
     if body.lstrip()[:1] == b"[":
         messages = [(body, CONTENT_TYPE_BATCH)]
